@@ -1,0 +1,18 @@
+"""What is reported: the official number, computed on the host from one image at a time."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+
+class Metric(NamedTuple):
+  """A streaming metric as a record of functions.
+
+  Attributes:
+    init: () -> state.
+    update: (state, prediction of one image, its truth) -> state.
+    compute: state -> {name: value}. Processes may concatenate their states before it.
+  """
+
+  init: Callable[[], list]
+  update: Callable[[list, Mapping[str, Any], Mapping[str, Any]], list]
+  compute: Callable[[list], dict[str, float]]
