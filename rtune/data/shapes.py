@@ -7,6 +7,8 @@ ones are left out, and extents are a little off. That is where likelihood and me
 """
 
 import dataclasses
+import operator
+from typing import SupportsIndex
 
 import numpy as np
 from jaxtyping import Bool, Float32
@@ -20,7 +22,7 @@ _SPLITS = ("train", "val")
 
 @dataclasses.dataclass(frozen=True)
 class Shapes:
-  """A detection source (see `rtune.data.source`). Same fields, same examples, on every machine.
+  """A detection source (see `rtune.data.source`): the same fields give the same examples.
 
   Annotation fields change what is annotated and never the images. Raises UsageError for fields
   that make no sense, IndexError for an index outside the split.
@@ -75,7 +77,7 @@ class Shapes:
   def __len__(self) -> int:
     return self.num
 
-  def __getitem__(self, index: int) -> Example:
+  def __getitem__(self, index: SupportsIndex) -> Example:
     scene, rng = self._draw(index)
     if self.clean:
       keep, boxes_N4 = scene.area_N.nonzero()[0], scene.boxes_N4
@@ -84,23 +86,24 @@ class Shapes:
       boxes_N4 = self._loosen(rng, scene.boxes_N4)
     return {
       "image": scene.image,
-      "image_id": int(index),
+      "image_id": operator.index(index),
       "boxes": boxes_N4[keep],
       "labels": scene.kinds_N[keep],
       "crowd": np.zeros(len(keep), bool),
       "area": scene.area_N[keep].astype(np.float32),
     }
 
-  def scene(self, index: int) -> render.Scene:
+  def scene(self, index: SupportsIndex) -> render.Scene:
     """All that is true of image `index`, whether annotated or not."""
     return self._draw(index)[0]
 
-  def _draw(self, index: int) -> tuple[render.Scene, np.random.Generator]:
+  def _draw(self, index: SupportsIndex) -> tuple[render.Scene, np.random.Generator]:
     """The scene and the generator that goes on to annotate it."""
+    index = operator.index(index)
     if not 0 <= index < self.num:
       raise IndexError(f"Shapes: index {index} of a split with {self.num} scenes")
     # A key of its own for each scene: Philox streams never meet, and seeding costs next to nothing.
-    key = np.array([self.seed, 2 * int(index) + _SPLITS.index(self.split)], np.uint64)
+    key = np.array([self.seed, 2 * index + _SPLITS.index(self.split)], np.uint64)
     rng = np.random.Generator(np.random.Philox(key=key))
     scene = render.render(
       rng, self.size, self.min_objects, self.max_objects, self.smallest, self.largest
