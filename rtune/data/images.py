@@ -1,0 +1,176 @@
+"""Read image files of any common kind as 8-bit RGB, or say in one line why that is impossible."""
+
+import functools
+import os
+import stat
+import warnings
+from typing import BinaryIO
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import ExifTags, Image
+
+from rtune.errors import DataError
+
+MAX_PIXELS = 50_000_000
+
+# A closed list: some of Pillow's other readers start programs (EPS) or need a whole file to say no.
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF")
+
+# What a complete file of this format ends with. Other endings are settled by decoding the file.
+_ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+
+# EXIF orientation -> (swap the axes, then flip up-down, then flip left-right).
+_TURNS = {
+  2: (False, False, True),
+  3: (False, True, True),
+  4: (False, True, False),
+  5: (True, False, False),
+  6: (True, False, True),
+  7: (True, True, True),
+  8: (True, True, False),
+}
+
+
+class _RefusedError(Exception):
+  """A file that is refused before Pillow decodes it; the message is the full explanation."""
+
+
+def read_image(
+  path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS
+) -> UInt8[np.ndarray, "h w 3"]:
+  """Reads one image file as the picture that a viewer shows.
+
+  The EXIF orientation is applied, transparent pixels are put on white, 16-bit values are scaled to
+  8 bits, and of an animation the first frame is taken.
+
+  Args:
+    path: JPEG, PNG, GIF, BMP, PPM, WebP or TIFF file.
+    max_pixels: larger images are refused by their header. Pillow's own limit of 179 million
+      pixels (`PIL.Image.MAX_IMAGE_PIXELS`) holds besides.
+
+  Returns:
+    RGB values, writable.
+
+  Raises:
+    DataError: the file is missing, empty, damaged, too large or not an image.
+  """
+  try:
+    with open(path, "rb") as file, _open_header(file, max_pixels) as image:
+      turn = _turn(image)
+      image.load()
+      return _apply_turn(_rgb(image), turn)
+  except Exception as error:  # Pillow's readers raise nearly anything on damaged files
+    raise DataError(f"{os.fspath(path)!r} {_explain(error)}") from error
+
+
+def check_image(
+  path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS
+) -> tuple[int, int] | str:
+  """Looks at an image file's header and its last bytes, without decoding it if these are sound.
+
+  Damage between header and end goes unseen here; `read_image` reports it.
+
+  Returns:
+    (height, width) in pixels as `read_image` gives them, or what is wrong and how to mend it.
+  """
+  try:
+    with open(path, "rb") as file, _open_header(file, max_pixels) as image:
+      turn = _turn(image)
+      if not _ends_well(file, image.format):
+        image.load()
+      width, height = image.size
+      return (width, height) if turn and turn[0] else (height, width)
+  except Exception as error:
+    return _explain(error)
+
+
+def _open_header(file: BinaryIO, max_pixels: int) -> Image.Image:
+  status = os.fstat(file.fileno())
+  if not stat.S_ISREG(status.st_mode):
+    raise _RefusedError("is not a file. Name an image file")
+  if status.st_size == 0:
+    raise _RefusedError("is empty (0 bytes). Copy it again or leave it out")
+  _silence_size_warning()
+  try:
+    image = Image.open(file, formats=_FORMATS)
+  except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    raise _RefusedError(f"is refused by Pillow: {error} Scale it down or leave it out") from error
+  width, height = image.size
+  if width * height > max_pixels:
+    raise _RefusedError(
+      f"has {width} x {height} pixels, more than max_pixels = {max_pixels:,}."
+      " Scale it down, leave it out or raise max_pixels"
+    )
+  return image
+
+
+@functools.cache
+def _silence_size_warning() -> None:
+  # The limit above decides; Pillow would print its own opinion beside it. Set once, because
+  # warnings.catch_warnings is not safe in threads.
+  warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def _ends_well(file: BinaryIO, image_format: str | None) -> bool:
+  end = _ENDS.get(image_format or "")
+  if end is None:
+    return image_format == "WEBP"  # Pillow has checked its length when opening it
+  position = file.tell()
+  file.seek(-len(end), os.SEEK_END)
+  found = file.read()
+  file.seek(position)
+  return found == end
+
+
+def _turn(image: Image.Image) -> tuple[bool, bool, bool] | None:
+  # Pillow turns TIFF files by itself. Asking a PNG without EXIF for it would decode the file.
+  if image.format == "TIFF" or "exif" not in image.info:
+    return None
+  try:
+    return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+  except Exception:  # a damaged EXIF block is no reason to lose the picture
+    return None
+
+
+def _apply_turn(
+  pixels: UInt8[np.ndarray, "h w 3"], turn: tuple[bool, bool, bool] | None
+) -> UInt8[np.ndarray, "h2 w2 3"]:
+  if turn is None:
+    return pixels
+  swap, flip_y, flip_x = turn
+  pixels = pixels.swapaxes(0, 1) if swap else pixels
+  return np.ascontiguousarray(pixels[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
+
+
+def _rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+  if image.mode == "F":
+    raise _RefusedError("holds floating-point values. Convert it to 8 bits per channel")
+  if image.mode.startswith("I"):
+    return _rgb_from_16_bits(np.asarray(image))
+  if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    # What lies under transparent pixels is often garbage; annotators saw a plain background.
+    layers = image.convert("RGBA")
+    image = Image.new("RGB", image.size, "white")
+    image.paste(layers, mask=layers.getchannel("A"))
+  return np.array(image.convert("RGB"))
+
+
+def _rgb_from_16_bits(grey: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
+  if grey.min() < 0 or grey.max() > 65535:
+    raise _RefusedError("holds values beyond 16 bits. Convert it to 8 bits per channel")
+  scaled = np.rint(grey / np.float32(257)).astype(np.uint8)  # Pillow's own conversion clips at 255
+  return np.repeat(scaled[:, :, None], 3, axis=2)
+
+
+def _explain(error: Exception) -> str:
+  if isinstance(error, _RefusedError):
+    return str(error)
+  if isinstance(error, FileNotFoundError):
+    return "does not exist. Correct the name or the image folder"
+  if isinstance(error, OSError) and error.errno is not None:
+    return f"cannot be opened ({error.strerror}). Make it a readable image file"
+  if isinstance(error, Image.UnidentifiedImageError):
+    kinds = ", ".join(_FORMATS[:-1]) + " or " + _FORMATS[-1]
+    return f"is not an image, or damaged from its start. Give it as {kinds}"
+  return f"cannot be decoded ({error}). Copy it again or leave it out"
