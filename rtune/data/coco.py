@@ -1,0 +1,179 @@
+"""Images with boxes from a COCO detection file, checked as a whole before training starts.
+
+Dimension key:
+  I: images
+  N: boxes of one image
+  T: boxes of all images, ordered by image
+"""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int
+
+from rtune.data import coco_json, validate
+from rtune.data.images import MAX_PIXELS, read_image
+from rtune.data.source import Example
+
+# Stands for the size of an unknown image: larger than any, and exact in float32.
+_FAR = 2**20
+
+
+class CocoDetection:
+  """A `Source` of detection examples from a COCO JSON file and a folder of images.
+
+  An example has `image` uint8 [H, W, 3], `image_id`, `boxes` float32 [N, 4] as (y0, x0, y1, x1)
+  in pixels within the image, `labels` int32 [N] counted from 0, `crowd` bool [N] and `area`
+  float32 [N] in pixels. Images without boxes are kept.
+
+  Attributes:
+    classes: category names, ordered by category id.
+    category_ids: the file's category ids, same order; label k is `category_ids[k]`.
+    warnings: what was found and put right, one line for each kind; empty if nothing was.
+  """
+
+  def __init__(
+    self,
+    annotations: str,
+    images: str = "",
+    *,
+    max_pixels: int = MAX_PIXELS,
+    allow_outside_root: bool = False,
+    check_images: bool = True,
+  ):
+    """Reads and checks everything but the pixels.
+
+    Args:
+      annotations: COCO detection JSON (`images`, `annotations`, `categories`; bbox as x, y, w, h).
+      images: folder that the file names start from. Empty: `info.image_root` of the JSON, from
+        the JSON's own folder, or that folder itself.
+      max_pixels: larger images are refused.
+      allow_outside_root: also read images whose names or links lead out of the image folder, and
+        an absolute `info.image_root`.
+      check_images: look at the header of every image file now (COCO's 118,000: under a minute).
+        Otherwise broken files and boxes outside their image come to light while training.
+
+    Raises:
+      DataError: one report of all that is wrong.
+    """
+    annotations = os.path.expanduser(annotations)
+    report = validate.Report(annotations)
+    data = validate.load_json(annotations)
+    parts = validate.sections(data, ("images", "annotations", "categories"), report)
+    if images:
+      root = os.path.expanduser(images)
+    else:
+      root = coco_json.image_root(annotations, data, allow_outside_root, report)
+    self._max_pixels = max_pixels
+    self.category_ids, self.classes = coco_json.categories(parts["categories"], report)
+    self._image_ids = coco_json.image_ids(parts["images"], report)
+    names = coco_json.file_names(parts["images"], report)
+    table = coco_json.annotation_table(
+      parts["annotations"], self._image_ids, self.category_ids, report
+    )
+    self._paths = validate.locate_images(root, names, allow_outside_root, report)
+    sizes = validate.check_images(self._paths, max_pixels, report) if check_images else []
+    report.raise_errors()
+    declared = coco_json.declared_sizes(parts["images"])
+    _compare_sizes(names, declared, sizes, report)
+    _suspect_layout(table, _limits(sizes or declared), report)
+    # Without the true sizes nothing is cut here; reading an example does it.
+    self._boxes, self._table = _clean(table, _limits(sizes or [None] * len(names)), report)
+    self._starts = np.searchsorted(self._table["image"], np.arange(len(names) + 1))
+    self.warnings = report.warnings()
+
+  def __len__(self) -> int:
+    return len(self._paths)
+
+  def __getitem__(self, index: int) -> Example:
+    """Reads one image; raises DataError, naming the file, if that fails."""
+    if not 0 <= index < len(self):
+      raise IndexError(f"image {index} of {len(self)}")
+    image = read_image(self._paths[index], self._max_pixels)
+    rows = slice(self._starts[index], self._starts[index + 1])
+    # The file may have changed since it was checked, or was not checked at all.
+    boxes, inside = _clip(self._boxes[rows], np.array(image.shape[:2]))
+    boxes, annotations = boxes[inside], self._table[rows][inside]
+    area = annotations["area"]
+    return {
+      "image": image,
+      "image_id": self._image_ids[index],
+      "boxes": boxes,
+      "labels": annotations["label"].copy(),
+      "crowd": annotations["crowd"].copy(),
+      "area": np.where(np.isnan(area), (boxes[:, 2:] - boxes[:, :2]).prod(axis=1), area),
+    }
+
+
+def _limits(sizes: Sequence[tuple[int, int] | None]) -> Int[np.ndarray, "i 2"]:
+  return np.array([size or (_FAR, _FAR) for size in sizes], np.int64)
+
+
+def _clip(
+  boxes: Float[np.ndarray, "n 4"], limits: Int[np.ndarray, "*n 2"]
+) -> tuple[Float32[np.ndarray, "n 4"], Bool[np.ndarray, "n"]]:
+  """Boxes cut at the limits (height, width), and which of them have an area left."""
+  cut = np.clip(boxes, 0, np.concatenate([limits, limits], axis=-1)).astype(np.float32)
+  return cut, (cut[:, 2:] > cut[:, :2]).all(axis=1)
+
+
+def _clean(
+  table: np.ndarray, limits: Int[np.ndarray, "i 2"], report: validate.Report
+) -> tuple[Float32[np.ndarray, "t 4"], np.ndarray]:
+  """Boxes as (y0, x0, y1, x1) and their annotations, without those that are no boxes."""
+  finite = np.isfinite(table["xywh"]).all(axis=1)
+  sized = finite & (table["xywh"][:, 2:] > 0).all(axis=1)
+  x, y, width, height = np.where(finite[:, None], table["xywh"], 0).T
+  whole = np.stack([y, x, y + height, x + width], axis=1)
+  boxes, inside = _clip(whole, limits[table["image"]])
+  keep = sized & inside
+  over = keep & (np.abs(boxes - whole) > 1).any(axis=1)
+  for kind, mend, which in (
+    ("boxes with NaN or infinite numbers", "Left out", ~finite),
+    ("boxes without width or height", "Left out", finite & ~sized),
+    ("boxes outside their image", "Left out", sized & ~inside),
+    ("boxes that reach over the edge of their image by more than a pixel", "Cut there", over),
+  ):
+    for number in table["id"][which]:
+      report.warn(kind, mend, f"annotation {number}")
+  if not keep.any():
+    report.warn("files without a single usable box", "Every image counts as empty", report.path)
+  return boxes[keep], table[keep]
+
+
+def _compare_sizes(
+  names: Sequence[str],
+  declared: Sequence[tuple[int, int] | None],
+  found: Sequence[tuple[int, int] | None],
+  report: validate.Report,
+) -> None:
+  for name, said, true in zip(names, declared, found, strict=False):  # found is empty if unchecked
+    if said is None or true is None or said == true:
+      continue
+    kind = "images whose size is not the one in the file"
+    mend = "The true size is used. If they were resized, the boxes must be scaled, too"
+    if said == true[::-1]:
+      kind = "images whose height and width are exchanged in the file"
+      mend = "They are read as viewers show them. If boxes suit the picture without its EXIF turn,"
+      mend += " remove the EXIF data"
+    report.warn(kind, mend, f"{name!r} (height, width {said}, truly {true})")
+
+
+def _suspect_layout(
+  table: np.ndarray, limits: Int[np.ndarray, "i 2"], report: validate.Report
+) -> None:
+  """Guesses from all boxes together whether they are something else than x, y, w, h in pixels."""
+  finite = np.isfinite(table["xywh"]).all(axis=1)
+  first, second = table["xywh"][finite][:, :2], table["xywh"][finite][:, 2:]
+  if not finite.any():
+    return
+  edge = limits[table["image"][finite]][:, ::-1] + 2
+  corners = (second > first).all(axis=1) & (second <= edge).all(axis=1)
+  overflow = (first + second > edge).any(axis=1)
+  if corners.mean() > 0.99 and overflow.mean() > 0.1:
+    mend = "Look at a few; COCO's layout is [x, y, width, height]"
+    report.warn("files whose boxes look like corners [x0, y0, x1, y1]", mend, report.path)
+  if second.max() <= 1:
+    mend = "Look at a few; COCO's unit is the pixel"
+    report.warn("files whose boxes look like fractions of the image", mend, report.path)
