@@ -1,0 +1,199 @@
+"""Batches on the host, prepared ahead by threads; their order is a function of (seed, step) alone.
+
+Training reads a stream without end: all of the source, epoch after epoch, each in an order of its
+own. Batch t is the stream's elements [t * B, (t + 1) * B), and process p of P takes the p-th of P
+equal blocks of it. So a run may resume at any step, on any number of processes, and sees the same
+global batches. An epoch need not end with a batch; a source smaller than a batch is fine.
+
+Threads prepare whole batches, not single examples: the consumer then wakes up once a step, and need
+not fight the workers for Python's lock. Measured on 2 cores, batch 64, examples of 0.1 to 1 ms: it
+waits 0.2 ms with whole batches, 4 to 22 ms with single ones.
+"""
+
+import sys
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import grain
+import numpy as np
+from jaxtyping import Bool, Int
+
+from rtune.data.source import Example, Source
+from rtune.errors import DataError, UsageError
+
+Features = Mapping[str, np.ndarray]
+MakeExample = Callable[[Example, np.random.Generator | None], Features]
+
+
+class EvalBatch(NamedTuple):
+  """One process's part of a batch of evaluation.
+
+  Attributes:
+    features: arrays [B, ...] of the full static size; rows past the end repeat another example.
+    mask: False where a row is such padding and must not count.
+    indices: the source index of each row.
+    truths: the raw example without "image" of each row that counts; these rows come first.
+  """
+
+  features: dict[str, np.ndarray]
+  mask: Bool[np.ndarray, "b"]
+  indices: Int[np.ndarray, "b"]
+  truths: list[Example]
+
+
+def train_batches(
+  source: Source,
+  example: MakeExample,
+  *,
+  batch_size: int,
+  seed: int,
+  start_step: int = 0,
+  num_threads: int,
+  prefetch: int,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Generator[dict[str, np.ndarray], None, None]:
+  """Batches of training from `start_step` on, without end. Close the iterator to stop its threads.
+
+  An exception from `source` or `example` comes out of `next` as it was, with the example's index
+  in front of a DataError's message, and as a note on any other.
+
+  Args:
+    source: where raw examples come from; several threads read it at once.
+    example: (raw, rng) -> features of one example. `rng` depends on the seed and the position in
+      the stream only.
+    batch_size: examples a step over all processes.
+    seed: not negative.
+    start_step: the first batch to yield; nothing before it is read.
+    num_threads: threads that prepare batches.
+    prefetch: batches prepared ahead; as many threads at most can be busy. 0: none, no threads.
+    process_index: which part of each batch is read here.
+    process_count: parts that each batch is split into.
+
+  Returns:
+    Features with shapes [batch_size / process_count, ...].
+
+  Raises:
+    UsageError: a batch cannot be split evenly.
+    DataError: the source is empty.
+  """
+  block = _block_size(batch_size, process_index, process_count)
+  first = process_index * block
+  order = _order(_length(source), seed)
+
+  def read(step: int) -> dict[str, np.ndarray]:
+    start = step * batch_size + first
+    rows = [
+      _read(source, int(order[at]), example, np.random.default_rng((seed, at)))[1]
+      for at in range(start, start + block)
+    ]
+    return _stack(rows)
+
+  return _prepare(read, range(start_step, sys.maxsize), num_threads, prefetch)
+
+
+def eval_batches(
+  source: Source,
+  example: MakeExample,
+  *,
+  batch_size: int,
+  num_threads: int,
+  prefetch: int,
+  num_examples: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Generator[EvalBatch, None, None]:
+  """Every example exactly once, in the source's order, over all processes together.
+
+  All processes get the same number of batches, because prediction is one computation of all of
+  them; what is too much is padding. `example` gets None for its generator. `num_examples` is how
+  many are read, from the first on; 0 means all. For all else see `train_batches`.
+  """
+  block = _block_size(batch_size, process_index, process_count)
+  length = min(_length(source), num_examples or len(source))
+
+  def read(step: int) -> EvalBatch:
+    start = step * batch_size + process_index * block
+    own = range(start, min(start + block, length))
+    # In the last batch a process may have nothing of its own; something must fill its block.
+    indices = [*own] or [length - 1]
+    pairs = [_read(source, index, example, None) for index in indices]
+    padding = block - len(pairs)
+    return EvalBatch(
+      features=_stack([features for _, features in pairs + pairs[-1:] * padding]),
+      mask=np.arange(block) < len(own),
+      indices=np.array(indices + indices[-1:] * padding),
+      truths=[{k: v for k, v in raw.items() if k != "image"} for raw, _ in pairs[: len(own)]],
+    )
+
+  return _prepare(read, range(-(-length // batch_size)), num_threads, prefetch)
+
+
+def _block_size(batch_size: int, process_index: int, process_count: int) -> int:
+  if batch_size < 1 or batch_size % process_count:
+    raise UsageError(
+      f"The batch size {batch_size} cannot be split evenly over {process_count} processes; "
+      f"make it a multiple of {process_count}."
+    )
+  if not 0 <= process_index < process_count:
+    raise UsageError(f"There is no process {process_index} among {process_count}.")
+  return batch_size // process_count
+
+
+def _length(source: Source) -> int:
+  if len(source) == 0:
+    raise DataError(f"{type(source).__name__} holds no examples; check its path and split.")
+  return len(source)
+
+
+def _order(length: int, seed: int) -> grain.MapDataset:
+  """Position in the endless stream -> source index; each epoch is a permutation."""
+  if seed < 0:
+    raise UsageError(f"The seed is {seed}; it must not be negative.")
+  # grain shuffles epoch e with seed + e: without mixing, epoch 1 of seed 0 is epoch 0 of seed 1.
+  mixed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+  order = grain.MapDataset.range(length).seed(mixed).shuffle().repeat()
+  _ = order[0]  # grain sets up its statistics on the first read, which threads must not race for
+  return order
+
+
+def _read(
+  source: Source, index: int, example: MakeExample, rng: np.random.Generator | None
+) -> tuple[Example, Features]:
+  where = f"example {index} of {type(source).__name__}"
+  try:
+    raw = source[index]
+    where += f" (image_id {raw['image_id']})" if "image_id" in raw else ""
+    return raw, example(raw, rng)
+  except DataError as error:
+    raise DataError(f"{where}: {error}") from error
+  except Exception as error:
+    error.add_note(f"This was {where}.")
+    raise
+
+
+def _stack(rows: Sequence[Features]) -> dict[str, np.ndarray]:
+  batch = {}
+  for name in rows[0]:
+    try:
+      batch[name] = np.stack([row[name] for row in rows])
+    except ValueError as error:
+      shapes = sorted({np.shape(row[name]) for row in rows})
+      raise ValueError(f"Feature {name!r} must have one static shape, not {shapes}.") from error
+  return batch
+
+
+def _prepare(
+  read: Callable[[int], Any], steps: range, num_threads: int, prefetch: int
+) -> Generator[Any, None, None]:
+  """read(step) for all steps in order, computed ahead in threads."""
+  dataset = grain.MapDataset.range(steps.start, steps.stop).map(read)
+  # grain warns about threads that the buffer leaves idle.
+  options = grain.ReadOptions(num_threads=min(num_threads, prefetch), prefetch_buffer_size=prefetch)
+  iterator = iter(dataset.to_iter_dataset(options))
+  try:
+    for _ in steps:
+      # Not `yield from`: a StopIteration out of `read` would look like the end of the data.
+      yield next(iterator)
+  finally:
+    iterator.close()
