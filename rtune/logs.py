@@ -1,0 +1,266 @@
+"""A run's record on disk, and the clock that says where its time went.
+
+`metrics.jsonl` is the truth: one JSON object a step, "step" first, steps rising. `metrics.csv` and
+the TensorBoard events say the same. Names that begin with `TIME` ("time/") are wall-clock values:
+they differ between two runs of one command. Everything else is bitwise equal on CPU, whether the
+run was killed and resumed or not.
+
+JSON has no NaN and no infinity: such values are the strings "NaN", "Infinity" and "-Infinity",
+which `float()` reads; `read_metrics` gives them back as floats.
+"""
+
+import contextlib
+import csv
+import io
+import json
+import math
+import os
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import SupportsFloat
+
+from rtune import console
+from rtune.errors import StorageError, UsageError
+from rtune.tensorboard import Events
+
+TIME = "time/"
+JSONL = "metrics.jsonl"
+CSV = "metrics.csv"
+TENSORBOARD = "tensorboard"
+# One line of the log: "step", an int, and the values of that step.
+Row = dict[str, int | float]
+_NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+
+
+class Clock:
+  """Seconds spent in each named part. A part inside another is charged to the inner one only.
+
+  For one thread. `with clock("data"): ...` costs about a microsecond.
+  """
+
+  def __init__(self, now: Callable[[], float] = time.perf_counter):
+    self._now = now
+    self._seconds: dict[str, float] = {}
+    self._open: list[str] = []
+    self._mark = 0.0
+
+  @contextlib.contextmanager
+  def __call__(self, part: str) -> Iterator[None]:
+    self._lap()
+    self._open.append(part)
+    try:
+      yield
+    finally:
+      self._lap()
+      self._open.pop()
+
+  def take(self) -> dict[str, float]:
+    """Seconds of each part since the last call, in order of first use; then starts from zero."""
+    self._lap()
+    taken, self._seconds = self._seconds, {}
+    return taken
+
+  def _lap(self) -> None:
+    now = self._now()
+    if self._open:
+      part = self._open[-1]
+      self._seconds[part] = self._seconds.get(part, 0.0) + max(0.0, now - self._mark)
+    self._mark = now
+
+
+def read_metrics(workdir: str | os.PathLike, *, times: bool = True) -> list[Row]:
+  """The lines of a run's log, also while it runs; [] where there is none. "step" is an int.
+
+  With `times=False` wall-clock values are left out: what remains is the same for the same command.
+  """
+  path = pathlib.Path(workdir) / JSONL
+  if not path.exists():
+    return []
+  with open(path, "rb") as file:
+    rows = [row for row in map(_parse, file) if row is not None]
+  if times:
+    return rows
+  return [{name: v for name, v in row.items() if not name.startswith(TIME)} for row in rows]
+
+
+class MetricLog:
+  """Writes `metrics.jsonl`, `metrics.csv` and TensorBoard events; each write is flushed.
+
+  Values for the step written last join its line, so every step has one line. A run that resumes
+  drops all later lines, and the half-written one that a kill may have left. To lose none, write a
+  step's metrics before its checkpoint is committed (and call `sync` first, where the machine
+  itself may go away).
+
+  Args:
+    workdir: the run's folder, made if it is missing.
+    resume_step: the step the training state comes from; later lines are dropped. -1: a new run.
+    process_index: only process 0 writes; in the others every call does nothing.
+    tensorboard: whether to write TensorBoard events.
+
+  Raises:
+    UsageError: the folder cannot be written to.
+  """
+
+  def __init__(
+    self,
+    workdir: str | os.PathLike,
+    *,
+    resume_step: int,
+    process_index: int,
+    tensorboard: bool = True,
+  ):
+    self._silent = process_index != 0
+    if self._silent:
+      return
+    self._workdir = pathlib.Path(workdir)
+    try:
+      self._workdir.mkdir(parents=True, exist_ok=True)
+      _drop_after(self._workdir / JSONL, resume_step)
+      rows = read_metrics(workdir)
+      self._columns = list(dict.fromkeys(["step", *(name for row in rows for name in row)]))
+      self._last: Row = rows[-1] if rows else {"step": -1}
+      self._jsonl = _LineFile(self._workdir / JSONL)
+      self._csv = self._new_csv(rows)
+    except OSError as error:
+      raise UsageError(
+        f"{workdir}: cannot write the log there ({error}); choose another --workdir"
+      ) from error
+    self._events = Events(self._workdir / TENSORBOARD, resume_step + 1) if tensorboard else None
+
+  def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
+    """Adds values, each a scalar on the host, to the line of `step`.
+
+    Raises:
+      ValueError: an earlier step than the last one written, or a value named "step".
+      StorageError: the disk refused the line.
+    """
+    if self._silent:
+      return
+    last = self._last["step"]
+    if step < last or "step" in values:
+      raise ValueError(f"step {step} after step {last}, or a metric named step: {list(values)}")
+    row = {"step": int(step), **{name: float(value) for name, value in values.items()}}
+    if step == last:
+      row = {**self._last, **row}
+    try:
+      self._jsonl.write(_json_text(row), replace=step == last)
+      self._write_csv(row, replace=step == last)
+    except OSError as error:
+      raise StorageError(
+        f"{self._workdir}: cannot write the log ({error}); make room there and start again, the "
+        "same command resumes the run"
+      ) from error
+    self._last = row
+    if self._events is not None:
+      self._events.write(step, {name: row[name] for name in values})
+
+  def sync(self) -> None:
+    """Waits until the lines written are on the disk itself, where a power cut cannot reach them."""
+    if not self._silent:
+      self._jsonl.sync()
+
+  def close(self) -> None:
+    if self._silent:
+      return
+    self._jsonl.close()
+    self._csv.close()
+    if self._events is not None:
+      self._events.close()
+
+  def __enter__(self) -> "MetricLog":
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self.close()
+
+  def _write_csv(self, row: Row, *, replace: bool) -> None:
+    new = [name for name in row if name not in self._columns]
+    if not new:
+      self._csv.write(_csv_text(self._columns, [row], header=False), replace=replace)
+      return
+    self._csv.close()
+    self._columns += new
+    self._csv = self._new_csv(read_metrics(self._workdir))
+
+  def _new_csv(self, rows: Sequence[Row]) -> "_LineFile":
+    """The CSV file made anew, beside the old one and moved over it: a header cannot grow."""
+    path = self._workdir / CSV
+    _replace_file(path, _csv_text(self._columns, rows, header=True))
+    return _LineFile(path)
+
+
+class _LineFile:
+  """A file that grows by lines and whose last line can be replaced; unbuffered."""
+
+  def __init__(self, path: pathlib.Path):
+    path.touch()
+    self._file = open(path, "r+b", buffering=0)  # noqa: SIM115
+    content = self._file.read()
+    self._end = len(content)
+    self._last = content.rfind(b"\n", 0, -1) + 1
+
+  def write(self, line: str, *, replace: bool) -> None:
+    start = self._last if replace else self._end
+    data = line.encode()
+    self._file.seek(start)
+    # The offsets stay where they are if this fails: the next write goes over the torn line.
+    if self._file.write(data) != len(data):
+      raise OSError("the disk is full")
+    self._file.truncate()
+    self._last, self._end = start, start + len(data)
+
+  def sync(self) -> None:
+    os.fsync(self._file.fileno())
+
+  def close(self) -> None:
+    self._file.close()
+
+
+def _parse(line: bytes) -> Row | None:
+  """One line of the log; None where it is torn or not a line of ours."""
+  if not line.endswith(b"\n"):
+    return None
+  try:
+    row = json.loads(line)
+    return {name: v if name == "step" else float(v) for name, v in row.items()} | {
+      "step": int(row["step"])
+    }
+  except (ValueError, TypeError, KeyError, AttributeError):
+    return None
+
+
+def _drop_after(path: pathlib.Path, step: int) -> None:
+  """Leaves the readable lines up to `step`; the file changes at once or not at all."""
+  if not path.exists():
+    return
+  lines = path.read_bytes().splitlines(keepends=True)
+  rows = [_parse(line) for line in lines]
+  kept = [line for line, row in zip(lines, rows, strict=True) if row and row["step"] <= step]
+  if None in rows[:-1]:
+    console.warn(f"{path}: dropped {rows[:-1].count(None)} unreadable lines")
+  if len(kept) < len(lines):
+    _replace_file(path, b"".join(kept).decode())
+
+
+def _replace_file(path: pathlib.Path, text: str) -> None:
+  temporary = path.with_name(f".{path.name}.tmp")
+  with open(temporary, "wb") as file:
+    file.write(text.encode())
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(temporary, path)
+
+
+def _json_text(row: Row) -> str:
+  values = {name: v if math.isfinite(v) else _NOT_FINITE[str(v)] for name, v in row.items()}
+  return json.dumps(values, allow_nan=False) + "\n"
+
+
+def _csv_text(columns: Sequence[str], rows: Sequence[Row], *, header: bool) -> str:
+  text = io.StringIO()
+  writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+  if header:
+    writer.writeheader()
+  writer.writerows(rows)
+  return text.getvalue()
