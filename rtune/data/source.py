@@ -1,11 +1,12 @@
 """The one thing a dataset must be: something with a length whose examples can be read by index."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 # One image and its annotation, as numpy arrays and plain values, before any transform.
 Example = dict[str, Any]
 
 
+@runtime_checkable
 class Source(Protocol):
   """Random access to examples: a COCO folder, rendered scenes, a TFDS data source, a list."""
 

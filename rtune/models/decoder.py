@@ -1,0 +1,218 @@
+"""Autoregressive Transformer decoder with cross-attention; caches are arrays in and out.
+
+S samples of one image share its memory: they stand beside the query axis of the cross-attention,
+so nothing of the image is ever tiled. Block names are those of UViM's `vtt.py`.
+
+Dimension key:
+  B: batch
+  S: samples for each image
+  L, M: tokens of a sequence; M as keys
+  N: memory tokens (image patches)
+  D: width
+  H: attention heads
+  K: width of a head
+  V: vocabulary
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from rtune.models.vit import DropPath, Mlp
+
+
+class KeyValue(NamedTuple):
+  """Keys and values of one attention layer: [B, H, N, K] of an image, [B, S, H, M, K] of tokens."""
+
+  key: Float[Array, "..."]
+  value: Float[Array, "..."]
+
+
+def _softmax(scores):
+  return jax.nn.softmax(scores.astype(jnp.float32), axis=-1)
+
+
+class Attention(nn.Module):
+  """Projections of one multi-head attention; the callers own masks and caches."""
+
+  width: int
+  num_heads: int
+  dtype: jnp.dtype
+
+  def setup(self):
+    heads = (self.num_heads, self.width // self.num_heads)
+    init = nn.initializers.xavier_uniform()
+
+    def project(features, axis):
+      return nn.DenseGeneral(
+        features, axis=axis, use_bias=False, dtype=self.dtype, kernel_init=init
+      )
+
+    self.query = project(heads, -1)
+    self.key = project(heads, -1)
+    self.value = project(heads, -1)
+    self.out = project(self.width, (-2, -1))
+
+  def queries(self, x):
+    """[..., D] -> [..., H, K], scaled."""
+    return self.query(x) * (self.width // self.num_heads) ** -0.5
+
+  def of_memory(self, memory_BND) -> KeyValue:
+    """Keys and values of an image, once for all its samples and all decoding steps."""
+
+    def move(x_BNHK):
+      return jnp.moveaxis(x_BNHK, 2, 1)
+
+    return KeyValue(move(self.key(memory_BND)), move(self.value(memory_BND)))
+
+  def cross(self, x_BSLD, memory: KeyValue):
+    """Every token of every sample attends to its image."""
+    scores = jnp.einsum("bslhk,bhnk->bhsln", self.queries(x_BSLD), memory.key)
+    weights = _softmax(scores).astype(self.dtype)
+    return self.out(jnp.einsum("bhsln,bhnk->bslhk", weights, memory.value))
+
+  def causal(self, x_BSLD):
+    """Every token attends to itself and to those before it in its sample."""
+    length = x_BSLD.shape[2]
+    scores = jnp.einsum("bslhk,bsmhk->bshlm", self.queries(x_BSLD), self.key(x_BSLD))
+    mask_LM = jnp.tril(jnp.ones((length, length), bool))
+    weights = _softmax(jnp.where(mask_LM, scores, -1e30)).astype(self.dtype)
+    return self.out(jnp.einsum("bshlm,bsmhk->bslhk", weights, self.value(x_BSLD)))
+
+  def cached(self, x_BSD, position, cache: KeyValue):
+    """One new token a sample attends to the cache, which is returned with the token in it."""
+
+    def put(cache_BSHMK, new_BSHK):
+      new_BSHMK = new_BSHK[:, :, :, None].astype(cache_BSHMK.dtype)
+      return jax.lax.dynamic_update_slice_in_dim(cache_BSHMK, new_BSHMK, position, axis=3)
+
+    cache = KeyValue(put(cache.key, self.key(x_BSD)), put(cache.value, self.value(x_BSD)))
+    scores = jnp.einsum("bshk,bshmk->bshm", self.queries(x_BSD), cache.key)
+    mask_M = jnp.arange(cache.key.shape[3]) <= position
+    weights = _softmax(jnp.where(mask_M, scores, -1e30)).astype(self.dtype)
+    return self.out(jnp.einsum("bshm,bshmk->bshk", weights, cache.value)), cache
+
+
+class DecoderBlock(nn.Module):
+  """Pre-norm self-attention, cross-attention and MLP."""
+
+  width: int
+  num_heads: int
+  mlp_dim: int
+  dtype: jnp.dtype
+  dropout: float = 0.0
+  drop_path: float = 0.0
+
+  def setup(self):
+    self.LayerNorm1 = nn.LayerNorm(dtype=self.dtype)
+    self.LayerNorm2 = nn.LayerNorm(dtype=self.dtype)
+    self.LayerNorm3 = nn.LayerNorm(dtype=self.dtype)
+    self.SelfAttn = Attention(self.width, self.num_heads, self.dtype)
+    self.CrossAttn = Attention(self.width, self.num_heads, self.dtype)
+    self.MLP = Mlp(self.mlp_dim, self.dtype, self.dropout)
+    self.drop = nn.Dropout(self.dropout)
+    self.skip = DropPath(self.drop_path)
+
+  def __call__(self, x_BSLD, memory_BND, deterministic: bool):
+    def residual(x, branch):
+      return x + self.skip(self.drop(branch, deterministic), deterministic)
+
+    memory = self.CrossAttn.of_memory(memory_BND)
+    x_BSLD = residual(x_BSLD, self.SelfAttn.causal(self.LayerNorm1(x_BSLD)))
+    x_BSLD = residual(x_BSLD, self.CrossAttn.cross(self.LayerNorm2(x_BSLD), memory))
+    return residual(x_BSLD, self.MLP(self.LayerNorm3(x_BSLD), deterministic))
+
+  def of_memory(self, memory_BND) -> KeyValue:
+    return self.CrossAttn.of_memory(memory_BND)
+
+  def step(self, x_BSD, position, memory: KeyValue, cache: KeyValue):
+    branch, cache = self.SelfAttn.cached(self.LayerNorm1(x_BSD), position, cache)
+    x_BSD = x_BSD + branch
+    x_BSLD = self.LayerNorm2(x_BSD)[:, :, None]
+    x_BSD = x_BSD + self.CrossAttn.cross(x_BSLD, memory)[:, :, 0]
+    return x_BSD + self.MLP(self.LayerNorm3(x_BSD), True), cache
+
+
+class Decoder(nn.Module):
+  """Memory of an image and the tokens so far -> logits of the next token."""
+
+  vocab_size: int
+  max_length: int
+  width: int
+  depth: int
+  num_heads: int
+  mlp_dim: int
+  dtype: jnp.dtype = jnp.float32
+  dropout: float = 0.0
+  drop_path: float = 0.0
+  remat: bool = False
+
+  def setup(self):
+    # The rule of init that keeps logits near zero: uniform predictions at the first step.
+    self.EmbedTargets = nn.Embed(
+      self.vocab_size, self.width, dtype=self.dtype, embedding_init=nn.initializers.normal(1.0)
+    )
+    init = nn.initializers.normal(1 / self.width**0.5)
+    self.pos_embedding = self.param("pos_embedding", init, (1, self.max_length, self.width))
+    block = nn.remat(DecoderBlock, static_argnums=(3,)) if self.remat else DecoderBlock
+    self.blocks = [
+      block(
+        self.width,
+        self.num_heads,
+        self.mlp_dim,
+        self.dtype,
+        self.dropout,
+        self.drop_path * layer / max(self.depth - 1, 1),
+        name=f"EncDecBlock{layer}",
+      )
+      for layer in range(self.depth)
+    ]
+    self.LayerNorm = nn.LayerNorm(dtype=self.dtype)
+    self.LogitsDense = nn.Dense(
+      self.vocab_size, dtype=self.dtype, kernel_init=nn.initializers.zeros
+    )
+
+  def __call__(
+    self,
+    memory_BND: Float[Array, "b n d"],
+    tokens_BSL: Int[Array, "b s l"],
+    deterministic: bool = True,
+  ) -> Float[Array, "b s l v"]:
+    """Teacher forcing: logits at each position given the tokens before it; token 0 opens."""
+    inputs_BSL = jnp.pad(tokens_BSL, ((0, 0), (0, 0), (1, 0)))[:, :, :-1]
+    position_LD = self.pos_embedding[0, : inputs_BSL.shape[2]].astype(self.dtype)
+    x_BSLD = self.EmbedTargets(inputs_BSL) + position_LD
+    for block in self.blocks:
+      x_BSLD = block(x_BSLD, memory_BND, deterministic)
+    return self.LogitsDense(self.LayerNorm(x_BSLD)).astype(jnp.float32)
+
+  def of_memory(self, memory_BND: Float[Array, "b n d"]) -> tuple[KeyValue, ...]:
+    """Cross-attention keys and values of every layer."""
+    return tuple(block.of_memory(memory_BND) for block in self.blocks)
+
+  def empty_cache(self, batch: int, samples: int, length: int) -> tuple[KeyValue, ...]:
+    """Caches for `length` tokens, one a layer."""
+    shape = (batch, samples, self.num_heads, length, self.width // self.num_heads)
+    return tuple(
+      KeyValue(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype))
+      for _ in range(self.depth)
+    )
+
+  def step(
+    self,
+    token_BS: Int[Array, "b s"],
+    position: Int[Array, ""],
+    memory: tuple[KeyValue, ...],
+    caches: tuple[KeyValue, ...],
+  ) -> tuple[Float[Array, "b s v"], tuple[KeyValue, ...]]:
+    """Logits at `position`, given the token before it and the caches of those before that."""
+    x_BSD = self.EmbedTargets(token_BS) + self.pos_embedding[0, position].astype(self.dtype)
+    new_caches = []
+    for block, of_image, cache in zip(self.blocks, memory, caches, strict=True):
+      x_BSD, cache = block.step(x_BSD, position, of_image, cache)
+      new_caches.append(cache)
+    logits_BSV = self.LogitsDense(self.LayerNorm(x_BSD)).astype(jnp.float32)
+    return logits_BSV, tuple(new_caches)

@@ -1,0 +1,79 @@
+"""An image encoder and a token decoder as one model with one parameter tree.
+
+Dimension key: that of vit.py and decoder.py.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, UInt8
+
+from rtune import config
+from rtune.models import vit
+from rtune.models.decoder import Decoder
+
+
+class EncoderDecoder(nn.Module):
+  """Parameters: {"encoder": a ViT, "decoder": a Decoder}."""
+
+  encoder: vit.ViT
+  decoder: Decoder
+
+  def encode(
+    self, image_BIIC: UInt8[Array, "b i i c"], deterministic: bool = True
+  ) -> Float[Array, "b n d"]:
+    """8-bit images -> memory tokens."""
+    return self.encoder(image_BIIC.astype(jnp.float32) / 127.5 - 1.0, deterministic)
+
+  def decode(self, memory_BND, tokens_BSL, deterministic: bool = True):
+    return self.decoder(memory_BND, tokens_BSL, deterministic)
+
+  def of_memory(self, memory_BND):
+    return self.decoder.of_memory(memory_BND)
+
+  def step(self, token_BS, position, memory, caches):
+    return self.decoder.step(token_BS, position, memory, caches)
+
+  def __call__(
+    self,
+    image_BIIC: UInt8[Array, "b i i c"],
+    tokens_BSL: Int[Array, "b s l"],
+    deterministic: bool = True,
+  ) -> Float[Array, "b s l v"]:
+    return self.decode(self.encode(image_BIIC, deterministic), tokens_BSL, deterministic)
+
+
+def build(model: config.Model, vocab_size: int, max_length: int) -> EncoderDecoder:
+  """The model that a config describes, for a task's vocabulary and longest sequence."""
+  # bfloat16 is what accelerators are fast in; CPUs emulate it.
+  auto = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+  dtype = jnp.dtype(auto if model.dtype == "auto" else model.dtype)
+  size = model.encoder
+  width, depth, mlp_dim, heads = vit.VARIANTS.get(
+    size.variant, (size.width, size.depth, size.mlp_dim, size.num_heads)
+  )
+  encoder = vit.ViT(
+    patch_size=size.patch_size,
+    width=width,
+    depth=depth,
+    num_heads=heads,
+    mlp_dim=mlp_dim,
+    dtype=dtype,
+    dropout=size.dropout,
+    drop_path=size.drop_path,
+    remat=model.remat,
+    conv_stem=size.conv_stem,
+  )
+  decoder = Decoder(
+    vocab_size=vocab_size,
+    max_length=max_length,
+    width=model.decoder.width,
+    depth=model.decoder.depth,
+    num_heads=model.decoder.num_heads,
+    mlp_dim=model.decoder.mlp_dim,
+    dtype=dtype,
+    dropout=model.decoder.dropout,
+    drop_path=model.decoder.drop_path,
+    remat=model.remat,
+  )
+  return EncoderDecoder(encoder, decoder)

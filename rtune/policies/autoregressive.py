@@ -1,0 +1,154 @@
+"""A policy over token sequences: cached sampling, greedy decoding, teacher-forced log-probability.
+
+The image is encoded once, its cross-attention keys and values are computed once, before the loop,
+and shared by all samples; caches grow in blocks so that early tokens read little memory; decoding
+stops when every sequence has ended.
+
+Dimension key: that of policy.py.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from rtune.models.decoder import KeyValue
+from rtune.models.encoder_decoder import EncoderDecoder
+from rtune.policies.policy import Policy, Sampled, Scored
+
+
+class Ending(NamedTuple):
+  """When a sequence is over: `token` at a position that is a multiple of `stride`."""
+
+  token: int = 0
+  stride: int = 1
+
+
+class _Decoding(NamedTuple):
+  """The carry of the decoding loop."""
+
+  position: Int[Array, ""]
+  tokens_BSL: Int[Array, "b s l"]
+  log_prob_BSL: Float[Array, "b s l"]
+  ended_BS: Array
+  caches: tuple[KeyValue, ...]
+
+
+def autoregressive(
+  model: EncoderDecoder, length: int, ending: Ending | None, cache_block: int = 64
+) -> Policy:
+  """The policy of an encoder-decoder over sequences of `length` tokens.
+
+  After its end a sequence is token 0 with log-probability 0. Without `ending` it fills all of L.
+  """
+
+  def init(key, images):
+    return model.init(key, images, jnp.zeros((images.shape[0], 1, length), jnp.int32))["params"]
+
+  def sample(params, images, key, num_samples: int) -> Sampled:
+    def choose(logits_BSV, position):
+      return jax.random.categorical(jax.random.fold_in(key, position), logits_BSV)
+
+    return _decode(model, params, images, choose, num_samples, length, ending, cache_block)
+
+  def mode(params, images):
+    def choose(logits_BSV, position):
+      return jnp.argmax(logits_BSV, axis=-1)
+
+    return _decode(model, params, images, choose, 1, length, ending, cache_block).actions[:, 0]
+
+  def log_prob(params, images, actions_BSL, dropout_key=None) -> Scored:
+    rngs = None if dropout_key is None else {"dropout": dropout_key}
+    logits_BSLV = model.apply({"params": params}, images, actions_BSL, rngs is None, rngs=rngs)
+    mask_BSL = alive(actions_BSL, ending)
+    taken_BSL = token_log_prob(logits_BSLV, actions_BSL)
+    return Scored(taken_BSL * mask_BSL, entropy(logits_BSLV) * mask_BSL, mask_BSL, logits_BSLV)
+
+  return Policy(init, sample, mode, log_prob)
+
+
+def token_log_prob(logits: Float[Array, "*b v"], tokens: Int[Array, "*b"]) -> Float[Array, "*b"]:
+  """Log-probability of the taken tokens: a gather minus logsumexp, no one-hot over V."""
+  taken = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
+  return taken - jax.nn.logsumexp(logits, axis=-1)
+
+
+def entropy(logits: Float[Array, "*b v"]) -> Float[Array, "*b"]:
+  """Entropy of each position's distribution, in nats."""
+  log_probs = jax.nn.log_softmax(logits)
+  return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+
+
+def alive(actions: Int[Array, "*b l"], ending: Ending | None) -> Float[Array, "*b l"]:
+  """1 up to and including the token that ends a sequence, 0 after it."""
+  if ending is None:
+    return jnp.ones(actions.shape, jnp.float32)
+  at_start = jnp.arange(actions.shape[-1]) % ending.stride == 0
+  ends = (actions == ending.token) & at_start
+  ended_before = jnp.cumsum(ends, axis=-1) - ends
+  return (ended_before == 0).astype(jnp.float32)
+
+
+def _decode(
+  model: EncoderDecoder,
+  params,
+  images,
+  choose: Callable[[Array, Array], Array],
+  num_samples: int,
+  length: int,
+  ending: Ending | None,
+  cache_block: int,
+) -> Sampled:
+  """Runs the model token by token; `choose` picks one from logits [B, S, V] and the position."""
+  variables = {"params": params}
+  memory_BND = model.apply(variables, images, method="encode")
+  memory = model.apply(variables, memory_BND, method="of_memory")
+  batch = images.shape[0]
+
+  def step(state: _Decoding) -> _Decoding:
+    position = state.position
+    previous = jax.lax.dynamic_index_in_dim(
+      state.tokens_BSL, jnp.maximum(position - 1, 0), axis=2, keepdims=False
+    )
+    previous = jnp.where(position == 0, 0, previous)
+    logits_BSV, caches = model.apply(
+      variables, previous, position, memory, state.caches, method="step"
+    )
+    token_BS = jnp.where(state.ended_BS, 0, choose(logits_BSV, position)).astype(jnp.int32)
+    log_prob_BS = jnp.where(state.ended_BS, 0.0, token_log_prob(logits_BSV, token_BS))
+    ended_BS = state.ended_BS
+    if ending is not None:
+      ended_BS |= (token_BS == ending.token) & (position % ending.stride == 0)
+    put = jax.lax.dynamic_update_index_in_dim
+    return _Decoding(
+      position + 1,
+      put(state.tokens_BSL, token_BS, position, axis=2),
+      put(state.log_prob_BSL, log_prob_BS, position, axis=2),
+      ended_BS,
+      caches,
+    )
+
+  state = _Decoding(
+    jnp.zeros((), jnp.int32),
+    jnp.zeros((batch, num_samples, length), jnp.int32),
+    jnp.zeros((batch, num_samples, length), jnp.float32),
+    jnp.zeros((batch, num_samples), bool),
+    model.decoder.empty_cache(batch, num_samples, min(cache_block, length)),
+  )
+  for start in range(0, length, cache_block):
+    end = min(start + cache_block, length)
+    state = state._replace(caches=jax.tree.map(lambda x, end=end: _grow(x, end), state.caches))
+
+    def unfinished(s, end=end):
+      return (s.position < end) & ~jnp.all(s.ended_BS)
+
+    state = jax.lax.while_loop(unfinished, step, state)
+  return Sampled(state.tokens_BSL, state.log_prob_BSL)
+
+
+def _grow(cache_BSHMK: Array, size: int) -> Array:
+  """The cache with room for `size` tokens."""
+  missing = size - cache_BSHMK.shape[3]
+  return jnp.pad(cache_BSHMK, ((0, 0), (0, 0), (0, 0), (0, missing), (0, 0)))

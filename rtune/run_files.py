@@ -1,0 +1,102 @@
+"""What a workdir holds beside checkpoints and metrics: its config and its results.
+
+config.json    the resolved config; with it a run is resumed, evaluated and described
+results.json   {"mle": {"val/AR": ...}, "reward": {...}, "seconds": {"mle": ...}}
+weights/       <phase>.safetensors, the parameters at the end of each phase
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from rtune import config as configs
+from rtune.errors import UsageError
+
+CONFIG = "config.json"
+RESULTS = "results.json"
+# Changing these leaves every number of a run as it was.
+_HARMLESS = [
+  "log_every",
+  "eval_every",
+  "eval_examples",
+  "checkpoints.every",
+  "checkpoints.keep_last",
+  "checkpoints.keep_every",
+  "data.threads",
+  "data.prefetch",
+  "tensorboard",
+  "max_bad_steps",
+]
+# Changing these makes weights of another shape or meaning.
+_SHAPES = ("task", "model")
+
+
+def weights_path(workdir: pathlib.Path, phase: str) -> pathlib.Path:
+  """Where the parameters of a finished phase are."""
+  return workdir / "weights" / f"{phase}.safetensors"
+
+
+def read_config(workdir: pathlib.Path) -> configs.Config:
+  """The config of a run; UsageError where the folder is not a run's."""
+  path = workdir / CONFIG
+  if not path.is_file():
+    raise UsageError(f"{workdir} is not a workdir of rtune: it has no {CONFIG}.")
+  try:
+    return configs.from_json(path.read_text())
+  except ValueError as error:
+    raise UsageError(f"{path} is damaged ({error}); restore it or use another workdir.") from error
+
+
+def settle_config(workdir: pathlib.Path, config: configs.Config, allow_change: bool) -> None:
+  """Writes the config of a new run, or checks that a resumed one is the same run.
+
+  Raises:
+    UsageError: a difference that makes it another run; the message shows old and new values.
+  """
+  path = workdir / CONFIG
+  if path.is_file():
+    old, new = (_leaves(dataclasses.asdict(c)) for c in (read_config(workdir), config))
+    changed = {key for key in old | new if old.get(key) != new.get(key)} - set(_HARMLESS)
+    shapes = {key for key in changed if key.split(".")[0] in _SHAPES}
+    if shapes or (changed and not allow_change):
+      lines = [f"  {key}: {old.get(key)!r} -> {new.get(key)!r}" for key in sorted(changed)]
+      mend = "Use another --workdir" + ("." if shapes else ", or --allow_config_change.")
+      raise UsageError(
+        f"{workdir} belongs to a run with another config:\n" + "\n".join(lines) + f"\n{mend}"
+      )
+  write_whole(path, configs.to_json(config) + "\n")
+
+
+def _leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
+  """Nested dicts as {dotted name: value}; lists are tuples, as JSON has no tuples."""
+  if isinstance(tree, Mapping):
+    pairs = (_leaves(value, f"{prefix}.{key}" if prefix else key) for key, value in tree.items())
+    return {name: value for pair in pairs for name, value in pair.items()}
+  return {prefix: configs.as_tuples(tree)}
+
+
+def read_results(workdir: pathlib.Path) -> dict[str, Any]:
+  """What the phases that are complete came to; {} for none."""
+  path = workdir / RESULTS
+  return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def add_results(
+  workdir: pathlib.Path, phase: str, values: dict[str, float], seconds: float
+) -> None:
+  """Marks a phase as complete; the last thing that a phase does."""
+  results = read_results(workdir)
+  results[phase] = values
+  results["seconds"] = {**results.get("seconds", {}), phase: round(seconds, 1)}
+  write_whole(workdir / RESULTS, json.dumps(results, indent=2) + "\n")
+
+
+def write_whole(path: pathlib.Path, text: str) -> None:
+  """Writes a file so that a reader sees all of it or what was there before."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(f".{path.name}.tmp")
+  partial.write_text(text)
+  os.replace(partial, path)

@@ -1,0 +1,109 @@
+"""From a config to the things it names: sources, task, policy, mesh and first parameters."""
+
+import dataclasses
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from rtune import config as configs
+from rtune import console, run_files, sharding, vit_weights, weights
+from rtune.data.source import Source
+from rtune.errors import DataError, UsageError
+from rtune.policies.policy import Policy
+from rtune.tasks.task import Task
+
+
+class Setup(NamedTuple):
+  """A config made real. `config.task` says all that the task has learned from the data."""
+
+  config: configs.Config
+  task: Task
+  policy: Policy
+  train: Source
+  val: Source
+  mesh: Mesh
+  frozen: Any
+
+
+def prepare(config: configs.Config) -> Setup:
+  """Opens the data, which checks them, and builds what the config names; nothing is written.
+
+  Raises:
+    UsageError: names or sizes that do not fit each other or this machine.
+    DataError: what is wrong with the data, as one report.
+  """
+  mesh = sharding.make_mesh()
+  sizes = {f"{name}.batch_size": getattr(config, name) for name in config.phases}
+  for key, phase in sizes.items():
+    sharding.check_divisible(phase.batch_size, mesh, phase.accumulate, f"config.{key}")
+  sharding.check_divisible(config.data.eval_batch_size, mesh, 1, "config.data.eval_batch_size")
+  train = configs.build(config.data.train, "data.train")
+  val = configs.build(config.data.val, "data.val")
+  for source in (train, val):
+    for text in getattr(source, "warnings", ()):
+      console.warn(text)
+  task = configs.build(config.task, "task").bind(train)
+  _check_same_classes(train, val)
+  bound = configs.Part(config.task.fn, dataclasses.asdict(task))
+  config = dataclasses.replace(config, task=bound)
+  sharding.same_everywhere(configs.to_json(config), "the config")
+  return Setup(config, task, task.policy(config.model), train, val, mesh, {})
+
+
+def _check_same_classes(train: Source, val: Source) -> None:
+  ours, theirs = (getattr(source, "category_ids", None) for source in (train, val))
+  if ours != theirs:
+    raise DataError(
+      f"Training and validation data have different categories: {ours} and {theirs}. Give both "
+      "files the same 'categories' section."
+    )
+
+
+def initial_params(setup: Setup, phase: str, folder: pathlib.Path) -> Any:
+  """Parameters a phase starts from: random, an encoder's, someone's, or those of our mle phase."""
+  config = setup.config
+  example = setup.task.example(setup.val[0], None)["image"]
+  images = np.stack([example] * setup.mesh.size)
+  shapes = jax.eval_shape(setup.policy.init, jax.random.key(0), images)
+  strategy = "fsdp" if config.shard_parameters else "replicate"
+  shardings = sharding.param_shardings(setup.mesh, shapes, strategy)
+  if phase != "mle":
+    path = _stand_in(config, folder)
+    console.stage(f"{phase} starts from {path}")
+    loaded = weights.merge(shapes, weights.load_weights(path))
+    return _place(loaded, shardings)
+  init = jax.jit(setup.policy.init, out_shardings=shardings)
+  params = init(jax.random.key(config.seed), images)
+  if config.encoder_init:
+    encoder = vit_weights.load_encoder(config.encoder_init, params["encoder"], console.say)
+    params = {**params, "encoder": _place(encoder, shardings["encoder"])}
+  return params
+
+
+def _place(tree: Any, shardings: Any) -> Any:
+  """Host arrays that every process has, as global arrays."""
+
+  def put(leaf, sharding_):
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, sharding_, lambda index: host[index])
+
+  return jax.tree.map(put, tree, shardings)
+
+
+def _stand_in(config: configs.Config, folder: pathlib.Path) -> pathlib.Path:
+  """The weights file that later phases start from."""
+  if not config.init_from:
+    path = run_files.weights_path(folder, "mle")
+    if not path.is_file():
+      raise UsageError(
+        f"There is no {path} to start from: add 'mle' to config.phases, or set config.init_from."
+      )
+    return path
+  path = pathlib.Path(config.init_from).expanduser()
+  path = run_files.weights_path(path, "mle") if path.is_dir() else path
+  if not path.is_file():
+    raise UsageError(f"config.init_from: {path} does not exist.")
+  return path

@@ -1,0 +1,260 @@
+"""What one update does, for each phase: `(state, batch) -> (state, metrics)`.
+
+Dimension key:
+  B: batch of images
+  S: samples for each image
+  L: positions of an answer
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+from rtune import config, losses
+from rtune.policies.policy import Policy, Sampled, Scored
+from rtune.rewards.scoring import Scores, Scoring
+from rtune.tasks.task import Task
+
+Batch = Mapping[str, Array]
+Metrics = dict[str, Array]
+Step = Callable[["State", Batch], tuple["State", Metrics]]
+
+
+class State(NamedTuple):
+  """What training changes; all of it is in a checkpoint.
+
+  Attributes:
+    step: updates of this phase so far, tried or done.
+    params: what is trained.
+    opt_state: the optimizer's.
+    skipped: updates of this phase that were not applied because something was not finite.
+    skipped_in_a_row: those since the last one that was applied.
+  """
+
+  step: Int[Array, ""]
+  params: Any
+  opt_state: Any
+  skipped: Int[Array, ""]
+  skipped_in_a_row: Int[Array, ""]
+
+
+def init_state(params: Any, optimizer: optax.GradientTransformation) -> State:
+  """The state at the start of a phase."""
+  # Three arrays, not one thrice: a donated buffer may stand in a state only once.
+  zeros = [jnp.zeros((), jnp.int32) for _ in range(3)]
+  return State(zeros[0], params, optimizer.init(params), zeros[1], zeros[2])
+
+
+def imitation_step(
+  task: Task,
+  policy: Policy,
+  optimizer: optax.GradientTransformation,
+  phase: config.Imitate,
+  frozen: Any,
+  key: Array,
+  shardings: Any,
+) -> Step:
+  """Maximum likelihood: raises the log-probability of the ground truth."""
+
+  def loss_fn(params, part):
+    scored = policy.log_prob(params, part["image"], part["targets"][:, None], part["key"])
+    return losses.imitation(scored), {
+      "nll": -jnp.mean(scored.log_prob),
+      "alive": jnp.mean(scored.mask),
+      "entropy": jnp.mean(scored.entropy),
+    }
+
+  @functools.partial(jax.jit, donate_argnums=0, out_shardings=(shardings, None))
+  def step(state: State, batch: Batch) -> tuple[State, Metrics]:
+    target_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+    inputs = {"image": batch["image"], "targets": task.targets(frozen, batch, target_key)}
+    grads, loss, aux = _accumulate(loss_fn, state.params, inputs, phase.accumulate, dropout_key)
+    state, metrics = _apply(state, optimizer, grads, loss)
+    return state, metrics | _by_position(aux, ("nll", "entropy"))
+
+  return step
+
+
+def reward_step(
+  task: Task,
+  policy: Policy,
+  optimizer: optax.GradientTransformation,
+  phase: config.Reward,
+  frozen: Any,
+  key: Array,
+  scoring: Scoring,
+  reference: Any,
+  clock: Callable[[str], Any],
+  shardings: Any,
+) -> Step:
+  """REINFORCE: sample -> score -> update, three device programs, so that the time of each shows.
+
+  Args:
+    scoring: gives rewards to actions, on the device or on the host.
+    reference: parameters that KL is measured from; not read where `phase.kl` is 0.
+    clock: context manager that adds up seconds under a name.
+    shardings: where the state lives, before and after.
+  """
+
+  @jax.jit
+  def sample(params, step, images) -> Sampled:
+    return policy.sample(params, images, jax.random.fold_in(key, step), phase.num_samples)
+
+  mode = jax.jit(policy.mode)
+  update = jax.jit(
+    _reward_update(task, policy, optimizer, phase, scoring),
+    donate_argnums=0,
+    out_shardings=(shardings, None),
+  )
+
+  def step(state: State, batch: Batch) -> tuple[State, Metrics]:
+    with clock("sample"):
+      sampled = jax.block_until_ready(sample(state.params, state.step, batch["image"]))
+      greedy = None
+      if phase.baseline == "greedy":
+        greedy = jax.block_until_ready(mode(state.params, batch["image"]))
+    with clock("score"):
+      scores = jax.block_until_ready(scoring.score(sampled.actions, batch))
+      greedy_B = None
+      if greedy is not None:
+        greedy_B = scoring.score(greedy[:, None], batch).reward[:, 0]
+    with clock("update"):
+      return jax.block_until_ready(update(state, batch, sampled, scores, greedy_B, reference))
+
+  return step
+
+
+def _reward_update(task, policy, optimizer, phase: config.Reward, scoring: Scoring):
+  """The part of a reward step with gradients."""
+  credit_L = task.credit()
+
+  def loss_fn(params, part):
+    scored: Scored = policy.log_prob(params, part["batch"]["image"], part["actions"])
+    credited = scored._replace(log_prob=scored.log_prob * credit_L)
+    terms = {"reinforce": losses.reinforce(credited, part["advantages"])}
+    if phase.entropy:
+      terms["entropy_bonus"] = -phase.entropy * jnp.mean(scored.entropy)
+    if phase.kl:
+      reference = policy.log_prob(part["reference"], part["batch"]["image"], part["actions"])
+      kl = losses.kl_divergence(scored, reference)
+      terms["kl_term"] = phase.kl * kl
+    if scoring.supervised is not None:
+      terms["supervised"] = scoring.supervised(scored, part["actions"], part["batch"])
+    aux = {name: jnp.asarray(value) for name, value in terms.items()}
+    if phase.kl:
+      aux["kl"] = kl
+    aux |= {"entropy": jnp.mean(scored.entropy), "alive": jnp.mean(scored.mask)}
+    return sum(terms.values()), aux | {"log_prob": scored.log_prob}
+
+  def update(state: State, batch, sampled: Sampled, scores: Scores, greedy_B, reference):
+    advantages_BS = losses.advantages(
+      scores.reward, scores.valid, phase.baseline, greedy_B, phase.normalize
+    )
+    inputs = {"batch": dict(batch), "actions": sampled.actions, "advantages": advantages_BS}
+    shared = {"reference": reference} if phase.kl else {}
+    grads, loss, aux = _accumulate(loss_fn, state.params, inputs, phase.accumulate, None, shared)
+    gap = jnp.max(jnp.abs(aux.pop("log_prob") - sampled.log_prob))
+    state, metrics = _apply(state, optimizer, grads, loss, jnp.any(scores.valid))
+    metrics |= _by_position(aux, ("entropy", "kl")) | {"log_prob_gap": gap}
+    metrics |= _reward_metrics(scores, advantages_BS)
+    return state, metrics | {"unique": _unique_share(sampled.actions)}
+
+  return update
+
+
+def _accumulate(loss_fn, params, inputs, parts: int, dropout_key, shared: Mapping = {}):
+  """Gradient, loss and auxiliary values of `inputs`, taken in `parts` slices of the batch.
+
+  Slices are strided, so that on a mesh every slice has examples of every device. Scalars are
+  averaged; auxiliary arrays come back in the order of the batch.
+  """
+  grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+
+  def one(part, index):
+    key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
+    (loss, aux), grads = grad_fn(params, {**part, **shared, "key": key})
+    return grads, loss, aux
+
+  if parts == 1:
+    return one(inputs, 0)
+  sliced = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), inputs)
+
+  def body(total, part_index):
+    grads, loss, aux = one(*part_index)
+    return jax.tree.map(jnp.add, total, (grads, loss)), aux
+
+  zero = jax.tree.map(jnp.zeros_like, params), jnp.zeros(())
+  total, aux = jax.lax.scan(body, zero, (sliced, jnp.arange(parts)))
+  grads, loss = jax.tree.map(lambda x: x / parts, total)
+
+  def join(x):
+    return jnp.mean(x) if x.ndim == 1 else x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
+
+  return grads, loss, jax.tree.map(join, aux)
+
+
+def _apply(state: State, optimizer, grads, loss, worth=True) -> tuple[State, Metrics]:
+  """Applies the update if everything in it is finite (and `worth` it), else keeps the state."""
+  grad_norm = optax.global_norm(grads)
+  good = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & worth
+  updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+
+  def keep(new, old):
+    return jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
+
+  bad = 1 - good.astype(jnp.int32)
+  new_state = State(
+    state.step + 1,
+    keep(params, state.params),
+    keep(opt_state, state.opt_state),
+    state.skipped + bad,
+    (state.skipped_in_a_row + 1) * bad,
+  )
+  metrics = {
+    "loss": loss,
+    "grad_norm": grad_norm,
+    "skipped": new_state.skipped,
+    "skipped_in_a_row": new_state.skipped_in_a_row,
+  }
+  return new_state, metrics
+
+
+def _by_position(aux: Metrics, names: tuple[str, ...]) -> Metrics:
+  """Means over all of [B, S, L] as means over the positions before the end."""
+  alive = aux.pop("alive")
+  return {k: v / jnp.maximum(alive, 1e-9) if k in names else v for k, v in aux.items()}
+
+
+def _reward_metrics(scores: Scores, advantages_BS) -> Metrics:
+  """What rewards did: their spread, how many images teach something, how many failed."""
+  valid = scores.valid
+  reward = jnp.where(valid, scores.reward, 0.0)
+  count = jnp.maximum(jnp.sum(valid), 1)
+  mean = jnp.sum(reward) / count
+  lowest = jnp.min(jnp.where(valid, scores.reward, jnp.inf), axis=1)
+  highest = jnp.max(jnp.where(valid, scores.reward, -jnp.inf), axis=1)
+  parts = {
+    f"reward/{k}": jnp.sum(jnp.where(valid, v, 0.0)) / count for k, v in scores.parts.items()
+  }
+  return parts | {
+    "reward/mean": mean,
+    "reward/std": jnp.sqrt(jnp.sum(jnp.where(valid, (reward - mean) ** 2, 0.0)) / count),
+    "reward/min": jnp.min(lowest),
+    "reward/max": jnp.max(highest),
+    "reward/alike": jnp.mean(lowest >= highest),
+    "reward/invalid": jnp.sum(~valid),
+    "advantage_std": jnp.std(advantages_BS),
+  }
+
+
+def _unique_share(actions_BSL: Int[Array, "b s l"]) -> Array:
+  """Distinct answers of an image as a share of its samples."""
+  equal_BSS = jnp.all(actions_BSL[:, :, None] == actions_BSL[:, None, :], axis=-1)
+  first = ~jnp.any(jnp.tril(equal_BSS, -1), axis=-1)
+  return jnp.mean(first)

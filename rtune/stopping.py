@@ -1,0 +1,44 @@
+"""Asked to stop: finish the step, save, leave. Asked twice: leave at once."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+
+from rtune import console
+from rtune.errors import Preempted
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+class StopRequest:
+  """Whether, and by which signal, this process was asked to stop."""
+
+  def __init__(self):
+    self.signal: signal.Signals | None = None
+
+  def preempted(self, where: str) -> Preempted:
+    """The exception to leave with, once everything is saved."""
+    code = 130 if self.signal == signal.SIGINT else 75
+    return Preempted(f"Stopped by {self.signal.name}; {where}. The same command goes on.", code)
+
+
+@contextlib.contextmanager
+def on_signals() -> Iterator[StopRequest]:
+  """Turns the first SIGTERM, SIGINT or SIGUSR1 into a request; the second has its usual effect."""
+  request = StopRequest()
+  previous = {}
+
+  def handle(number, frame):
+    del frame
+    request.signal = signal.Signals(number)
+    for other, action in previous.items():
+      signal.signal(other, action)
+    console.say(f"{request.signal.name}: stopping after this step; once more stops at once.")
+
+  try:
+    for number in _SIGNALS:
+      previous[number] = signal.signal(number, handle)
+    yield request
+  finally:
+    for number, action in previous.items():
+      signal.signal(number, action)

@@ -1,0 +1,180 @@
+"""Object detection as a sequence of tokens, in the layout of the paper's released reward.
+
+Six tokens a box: y0, x0, y1, x1, class, confidence. Tokens 0, 1, 2 are confidences (0 = nothing
+here), then come the coordinate levels, then the classes. A token 0 where a box would begin ends the
+sequence. Order of objects is random: no order is right.
+
+Dimension key:
+  B: batch
+  S: samples for each image
+  L: tokens, 6 for each slot
+  N: box slots of the sequence
+  V: vocabulary
+"""
+
+import dataclasses
+from typing import Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from rtune import config
+from rtune.data import augment
+from rtune.data.source import Example, Source
+from rtune.models import encoder_decoder
+from rtune.policies.autoregressive import Ending, alive, autoregressive
+from rtune.policies.policy import Policy, Scored
+from rtune.tasks.boxes import Boxes
+
+_FIELDS = 6  # tokens of a box
+_CONFIDENCES = 3  # tokens 0 (nothing), 1 (a box that is off) and 2 (a box that fits)
+_ENDING = Ending(token=0, stride=_FIELDS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Detection:
+  """The detection task."""
+
+  image_size: int = 640  # side of the square model input in pixels
+  max_boxes: int = 100  # slots of a sequence
+  levels: int = 1001  # values of a coordinate
+  classes: tuple[str, ...] = ()  # names; taken from the training data when empty
+  category_ids: tuple[int, ...] = ()  # ids in results files; taken from the data when empty
+  flip: float = 0.5  # chance of a horizontal flip in training
+  scale_min: float = 1.0  # scale jitter in training
+  scale_max: float = 1.0  # scale jitter in training; above 1 crops
+  min_visible: float = 0.3  # cropped objects with less than this share of their area are dropped
+  clip_tokens: bool = False  # as the released code: illegal tokens become the nearest legal ones
+
+  @property
+  def headline(self) -> tuple[str, ...]:
+    return ("AR", "AP", "AP50", "boxes")
+
+  @property
+  def length(self) -> int:
+    return _FIELDS * self.max_boxes
+
+  @property
+  def first_class(self) -> int:
+    return _CONFIDENCES + self.levels
+
+  @property
+  def vocab_size(self) -> int:
+    return self.first_class + len(self.classes)
+
+  def bind(self, source: Source) -> Self:
+    if self.classes:
+      return self
+    return dataclasses.replace(self, classes=source.classes, category_ids=source.category_ids)
+
+  def example(self, raw: Example, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
+    wanted = ~raw["crowd"]
+    boxes, labels = raw["boxes"][wanted], raw["labels"][wanted]
+    if rng is None:
+      image, boxes, content = augment.fit(raw["image"], boxes, self.image_size)
+    else:
+      image, boxes, keep = augment.train_view(
+        raw["image"],
+        boxes,
+        self.image_size,
+        rng,
+        flip=self.flip,
+        scale_min=self.scale_min,
+        scale_max=self.scale_max,
+        min_visible=self.min_visible,
+      )
+      boxes, labels = boxes[keep], labels[keep]
+      if len(labels) > self.max_boxes:  # a random subset: which ones is nobody's preference
+        subset = rng.choice(len(labels), self.max_boxes, replace=False)
+        boxes, labels = boxes[subset], labels[subset]
+      content = np.array([1, 1, self.image_size, self.image_size], np.float32)
+    slots = np.zeros((self.max_boxes, 4), np.float32)
+    names = np.full(self.max_boxes, -1, np.int32)
+    count = min(len(labels), self.max_boxes)
+    slots[:count], names[:count] = boxes[:count], labels[:count]
+    return {"image": image, "boxes": slots, "labels": names, "content": content}
+
+  def policy(self, model: config.Model) -> Policy:
+    network = encoder_decoder.build(model, self.vocab_size, self.length)
+    return autoregressive(network, self.length, _ENDING, model.cache_block)
+
+  def targets(self, frozen, batch, key) -> Int[Array, "b l"]:
+    """Tokens of the annotated boxes, in an order drawn anew each time."""
+    present_BN = batch["labels"] >= 0
+    rank_BN = jnp.where(present_BN, jax.random.uniform(key, present_BN.shape), jnp.inf)
+    order_BN = jnp.argsort(rank_BN, axis=1)
+    boxes = jnp.take_along_axis(batch["boxes"], order_BN[..., None], axis=1)
+    labels = jnp.take_along_axis(batch["labels"], order_BN, axis=1)
+    return self.tokens(boxes, labels)
+
+  def tokens(self, boxes: Float[Array, "*b n 4"], labels: Int[Array, "*b n"]) -> Int[Array, "*b l"]:
+    """Boxes with labels (-1 = empty slot) as tokens; a box is at least one level wide and high."""
+    level = jnp.round(boxes * (self.levels - 1)).astype(jnp.int32)
+    low = jnp.clip(level[..., :2], 0, self.levels - 2)
+    high = jnp.clip(jnp.maximum(level[..., 2:], low + 1), 1, self.levels - 1)
+    fields = [
+      jnp.concatenate([low, high], axis=-1) + _CONFIDENCES,
+      labels[..., None] + self.first_class,
+      jnp.full_like(labels[..., None], _CONFIDENCES - 1),
+    ]
+    tokens = jnp.where(labels[..., None] >= 0, jnp.concatenate(fields, axis=-1), 0)
+    return tokens.reshape(*labels.shape[:-1], -1)
+
+  def decode(
+    self, frozen, actions: Int[Array, "*b l"], batch, scored: Scored | None = None
+  ) -> Boxes:
+    """Total: any tokens decode; whatever is malformed is not a box.
+
+    Scores are the expected IoU, the share of confidence 2 among 1 and 2, under the policy where
+    `scored` is given and of the chosen token otherwise.
+    """
+    fields = actions.reshape(*actions.shape[:-1], -1, _FIELDS)
+    level, label, confidence = fields[..., :4] - _CONFIDENCES, fields[..., 4], fields[..., 5]
+    label = label - self.first_class
+    if self.clip_tokens:
+      present = confidence > 0
+    else:
+      in_range = jnp.all((level >= 0) & (level < self.levels), axis=-1)
+      real_class = (label >= 0) & (label < len(self.classes))
+      upright = jnp.all(level[..., 2:] > level[..., :2], axis=-1)
+      confident = (confidence > 0) & (confidence < _CONFIDENCES)
+      before_end = alive(actions, _ENDING)[..., ::_FIELDS] > 0
+      present = in_range & real_class & upright & confident & before_end
+    boxes = jnp.clip(level, 0, self.levels - 1) / (self.levels - 1)
+    label = jnp.clip(label, 0, len(self.classes) - 1)
+    if scored is None:
+      scores = jnp.clip(confidence, 0, _CONFIDENCES - 1) / (_CONFIDENCES - 1)
+    else:
+      logits = scored.logits[..., _FIELDS - 1 :: _FIELDS, 1:_CONFIDENCES]
+      scores = jax.nn.softmax(logits, axis=-1)[..., 1]
+    return Boxes(boxes, label, present, jnp.where(present, scores, 0.0))
+
+  def credit(self) -> float:
+    return 1.0
+
+  def truth(self, batch) -> Boxes:
+    present = batch["labels"] >= 0
+    return Boxes(batch["boxes"], jnp.maximum(batch["labels"], 0), present, present * 1.0)
+
+  def record(self, prediction: Boxes, features, raw: Example) -> dict[str, object]:
+    """One image's boxes in pixels of the original image."""
+    present = np.asarray(prediction.present)
+    boxes = augment.to_original(np.asarray(prediction.boxes)[present], features["content"])
+    return {
+      "image_id": raw["image_id"],
+      "boxes": boxes,
+      "labels": np.asarray(prediction.labels)[present],
+      "scores": np.asarray(prediction.scores)[present],
+    }
+
+  def metric(self):
+    from rtune.metrics.boxes import coco_boxes  # pycocotools only where something is scored
+
+    return coco_boxes(self.classes, self.category_ids)
+
+  def draw(self, image: np.ndarray, record) -> np.ndarray:
+    from rtune.draw import draw_boxes
+
+    return draw_boxes(image, record["boxes"], record["labels"], record["scores"], self.classes)

@@ -1,0 +1,66 @@
+"""What a task must say. Tasks are frozen dataclasses, so that compiled functions may key on them.
+
+A newcomer writes these functions in one file; everything else is shared.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, Self, runtime_checkable
+
+import numpy as np
+
+from rtune import config
+from rtune.data.source import Example, Source
+from rtune.metrics.metric import Metric
+from rtune.policies.policy import Policy, Scored
+
+Features = Mapping[str, Any]  # arrays of one image, or of a batch with a leading dimension
+
+
+@runtime_checkable
+class Task(Protocol):
+  """Turns a vision problem into answers that a policy can sample, and back."""
+
+  headline: tuple[str, ...]  # names of the metric's numbers that the final table shows
+
+  def bind(self, source: Source) -> Self:
+    """This task with what it must know of the training data, such as class names."""
+    ...
+
+  def example(self, raw: Example, rng: np.random.Generator | None) -> Features:
+    """One image on the host, with static shapes; `rng` None means evaluation."""
+    ...
+
+  def policy(self, model: config.Model) -> Policy:
+    """What answers are drawn from."""
+    ...
+
+  def targets(self, frozen: Any, batch: Features, key: Any) -> Any:
+    """The answers that imitation imitates: actions [B, L]. jit."""
+    ...
+
+  def decode(self, frozen: Any, actions: Any, batch: Features, scored: Scored | None) -> Any:
+    """Actions [B, S, L] to predictions with the same leading dimensions. jit.
+
+    `scored`, where given, is the policy's own opinion of these actions.
+    """
+    ...
+
+  def credit(self) -> Any:
+    """Weight of each position in the REINFORCE term: [L], or 1.0 for all."""
+    ...
+
+  def truth(self, batch: Features) -> Any:
+    """What a reward may see of each image. jit."""
+    ...
+
+  def record(self, prediction: Any, features: Features, raw: Example) -> Mapping[str, Any]:
+    """A prediction of one image as the metric and the results file want it. Host."""
+    ...
+
+  def metric(self) -> Metric:
+    """What is reported."""
+    ...
+
+  def draw(self, image: np.ndarray, record: Mapping[str, Any]) -> np.ndarray:
+    """The picture [H, W, 3] of a record on its image."""
+    ...

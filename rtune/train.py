@@ -1,0 +1,260 @@
+"""The loop, the same for every phase; what a step does is in steps.py."""
+
+import contextlib
+import pathlib
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from clu import parameter_overview
+
+from rtune import config as configs
+from rtune import console, run_files, sharding, steps, weights, workdir
+from rtune.checkpoint import Checkpoints
+from rtune.data import loader
+from rtune.errors import NumericError
+from rtune.evaluate import evaluate, make_predict
+from rtune.logs import TIME, Clock, MetricLog
+from rtune.optim import Schedule, check_optim, make_optimizer
+from rtune.progress import Progress
+from rtune.rewards.scoring import make_scoring
+from rtune.setup import Setup, initial_params, prepare
+from rtune.stopping import StopRequest, on_signals
+
+_SEEDS = {"mle": 0, "control": 1, "reward": 2}  # every phase draws its own data and randomness
+
+
+class Run(NamedTuple):
+  """What the phases of a run share."""
+
+  setup: Setup
+  folder: pathlib.Path
+  saves: Checkpoints
+  log: MetricLog
+  stop: StopRequest
+  clock: Clock
+
+
+def run(
+  config: configs.Config, folder: str, *, force: bool = False, allow_config_change: bool = False
+) -> dict[str, Any]:
+  """Runs the phases that are not complete, from the last checkpoint on; returns the results.
+
+  Raises:
+    UsageError, DataError: before training starts and before anything is written.
+    NumericError: too many updates in a row were not finite; the last good checkpoint stays.
+    StorageError: a checkpoint could not be written or read.
+    Preempted: asked to stop; everything is saved.
+  """
+  for name in config.phases:
+    check_optim(getattr(config, name).optim, getattr(config, name).steps, f"config.{name}.optim")
+  setup = prepare(config)
+  config = setup.config
+  with _held(folder, force) as path, on_signals() as stop:
+    if jax.process_index() == 0:
+      run_files.settle_config(path, config, allow_config_change)
+    keep = config.checkpoints
+    with contextlib.closing(
+      Checkpoints(path / "checkpoints", keep.keep_last, keep.keep_every)
+    ) as saves:
+      resume_step = (saves.latest_meta() or {"step": -1})["step"]
+      with MetricLog(
+        path,
+        resume_step=resume_step,
+        process_index=jax.process_index(),
+        tensorboard=config.tensorboard,
+      ) as log:
+        _run_phases(Run(setup, path, saves, log, stop, Clock()))
+  results = run_files.read_results(path)
+  console.say(results_table(results, setup.task.headline))
+  return results
+
+
+@contextlib.contextmanager
+def _held(folder: str, force: bool) -> Iterator[pathlib.Path]:
+  """The workdir; the first process holds its lock for all of them."""
+  if jax.process_index() == 0:
+    with workdir.lock(folder, force) as path:
+      yield path
+  else:
+    yield pathlib.Path(folder).expanduser().absolute()
+
+
+def _run_phases(this: Run) -> None:
+  config, offset = this.setup.config, 0
+  for name in config.phases:
+    if name == "mle" and config.init_from:
+      console.stage(f"mle: {config.init_from} stands for it")
+      continue
+    if name in run_files.read_results(this.folder):
+      console.stage(f"{name}: already complete")
+    else:
+      _run_phase(this, name, offset)
+    offset += getattr(config, name).steps
+
+
+def _run_phase(this: Run, name: str, offset: int) -> None:
+  """Trains to the end of a phase, then saves its weights, evaluates, and marks it complete."""
+  config, phase = this.setup.config, getattr(this.setup.config, name)
+  state, step_fn, learning_rate = _make_step(this, name)
+  measure = _make_evaluation(this)
+  state, seconds = _resume(this, name, state)
+  start, begun = int(state.step), time.monotonic() - seconds
+  batches = loader.train_batches(
+    this.setup.train,
+    this.setup.task.example,
+    batch_size=phase.batch_size,
+    seed=config.seed * len(_SEEDS) + _SEEDS[name],
+    start_step=start,
+    num_threads=config.data.threads,
+    prefetch=config.data.prefetch,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+  console.stage(f"{name}: steps {start} to {phase.steps}; the first one compiles")
+  progress = Progress(phase.steps, name, start=start, images_per_unit=phase.batch_size)
+  with contextlib.closing(batches), progress:
+    this.clock.take()
+    for done in range(start + 1, phase.steps + 1):
+      with this.clock("data"):
+        batch = sharding.put_batch(this.setup.mesh, next(batches))
+      state, metrics = step_fn(state, batch)
+      shown = None
+      if done % config.log_every == 0 or done == phase.steps:
+        values = _fetch(this, metrics, phase.batch_size) | {"lr": float(learning_rate(done - 1))}
+        this.log.write(offset + done, values)
+        _check_finite(values, config, offset + done)
+        shown = {key: values[key] for key in ("loss", "reward/mean") if key in values}
+      progress.update(done, shown)
+      if config.eval_every and done % config.eval_every == 0 and done < phase.steps:
+        this.log.write(offset + done, measure(state.params, config.eval_examples))
+      stopped = _stop_agreed(this, done)
+      if stopped or done % config.checkpoints.every == 0 or done == phase.steps:
+        meta = {"phase": name, "step": offset + done, "seconds": time.monotonic() - begun}
+        this.saves.save(offset + done, state, meta)
+      if stopped:
+        this.saves.wait()
+        raise this.stop.preempted(f"{name} step {done} of {phase.steps} is saved")
+      this.saves.check_errors()
+  _finish_phase(this, name, offset + phase.steps, state.params, measure, begun)
+
+
+def _make_step(this: Run, name: str) -> tuple[steps.State, steps.Step, Schedule]:
+  """The first state of a phase, its step function and its learning rate."""
+  setup, config = this.setup, this.setup.config
+  phase = getattr(config, name)
+  params = initial_params(setup, name, this.folder)
+  if name == config.phases[0] or config.init_from:
+    console.say(_overview(params))
+    overview = parameter_overview.get_parameter_overview(params, include_stats=False)
+    run_files.write_whole(this.folder / "parameters.txt", overview + "\n")
+  optimizer, learning_rate = make_optimizer(phase.optim, phase.steps, params, f"{name}.optim")
+  strategy = "fsdp" if config.shard_parameters else "replicate"
+  shapes = jax.eval_shape(lambda p: steps.init_state(p, optimizer), params)
+  shardings = sharding.param_shardings(setup.mesh, shapes, strategy)
+  state = jax.jit(lambda p: steps.init_state(p, optimizer), out_shardings=shardings)(params)
+  key = jax.random.fold_in(jax.random.key(config.seed), _SEEDS[name])
+  task, policy, frozen = setup.task, setup.policy, setup.frozen
+  if name == "reward":
+    scoring = make_scoring(phase, task, frozen)
+    reference = params if phase.kl else None
+    step = steps.reward_step(
+      task, policy, optimizer, phase, frozen, key, scoring, reference, this.clock, shardings
+    )
+  else:
+    step = steps.imitation_step(task, policy, optimizer, phase, frozen, key, shardings)
+  return state, step, learning_rate
+
+
+def _overview(params: Any) -> str:
+  """Parameters of each part of the model, and in all; parameters.txt has every array."""
+  parts = {f"{a}/{b}": params[a][b] for a in params for b in params[a]}
+  rows = [(name, sum(x.size for x in jax.tree.leaves(part))) for name, part in parts.items()]
+  return console.table([*rows, ("total", sum(n for _, n in rows))], ("part", "parameters"))
+
+
+def _make_evaluation(this: Run):
+  """(params, number of examples) -> {"val/...": value}."""
+  setup = this.setup
+  predict = make_predict(setup.task, setup.policy, setup.frozen)
+  reward = setup.config.reward
+  scoring = make_scoring(reward, setup.task, setup.frozen) if reward.fn else None
+
+  def measure(params, num_examples: int = 0) -> dict[str, float]:
+    with this.clock("eval"):
+      values = evaluate(
+        params,
+        predict,
+        setup.task,
+        setup.val,
+        setup.config.data,
+        setup.mesh,
+        scoring,
+        num_examples,
+      )
+    return {f"val/{key}": value for key, value in values.items()}
+
+  return measure
+
+
+def _resume(this: Run, name: str, state: steps.State) -> tuple[steps.State, float]:
+  """The state of the last checkpoint and its seconds, where it is one of this phase."""
+  meta = this.saves.latest_meta()
+  if meta is None or meta["phase"] != name:
+    return state, 0.0
+  step, state, meta = this.saves.restore_latest(state)
+  console.stage(f"{name}: goes on from the checkpoint of step {step}")
+  return state, meta["seconds"]
+
+
+def _fetch(this: Run, metrics: steps.Metrics, batch_size: int) -> dict[str, float]:
+  """A step's metrics on the host, and where the time since the last ones went."""
+  values = {key: float(np.asarray(value)) for key, value in metrics.items()}
+  return values | {f"{TIME}{part}": seconds for part, seconds in this.clock.take().items()}
+
+
+def _check_finite(values: dict[str, float], config: configs.Config, step: int) -> None:
+  bad = int(values["skipped_in_a_row"])
+  if bad >= config.max_bad_steps:
+    raise NumericError(
+      f"step {step}: the last {bad} updates were not finite and were left out. The last good "
+      "checkpoint is kept; lower the learning rate or the clip_norm, or look at the reward."
+    )
+
+
+def _stop_agreed(this: Run, done: int) -> bool:
+  """Whether to stop now. Several processes decide together, now and then: it costs a message."""
+  asked = this.stop.signal is not None
+  if jax.process_count() == 1:
+    return asked
+  return done % this.setup.config.log_every == 0 and any(sharding.gather_objects([asked]))
+
+
+def _finish_phase(this: Run, name: str, step: int, params, measure, begun: float) -> None:
+  host_params = sharding.on_host(params)
+  if jax.process_index() == 0:
+    path = run_files.weights_path(this.folder, name)
+    weights.save_weights(path, host_params, {"phase": name, "format": "rtune"})
+  sharding.barrier(f"weights of {name}")
+  console.stage(f"{name}: evaluating on {len(this.setup.val)} images")
+  values = measure(params)
+  this.log.write(step, values)
+  this.saves.wait()
+  if this.stop.signal is not None:
+    raise this.stop.preempted(f"{name} is trained and saved")
+  if jax.process_index() == 0:
+    run_files.add_results(this.folder, name, values, time.monotonic() - begun)
+  sharding.barrier(f"results of {name}")
+
+
+def results_table(results: dict[str, Any], headline: tuple[str, ...]) -> str:
+  """The phases side by side."""
+  phases = [name for name in results if name != "seconds"]
+  columns = [key for key in (*headline, "reward") if f"val/{key}" in results.get(phases[0], {})]
+  rows = [
+    [name, *(results[name].get(f"val/{key}") for key in columns), results["seconds"][name]]
+    for name in phases
+  ]
+  return console.table(rows, ["phase", *columns, "seconds"])
