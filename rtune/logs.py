@@ -117,11 +117,11 @@ class MetricLog:
     try:
       self._workdir.mkdir(parents=True, exist_ok=True)
       _drop_after(self._workdir / JSONL, resume_step)
+      self._jsonl, self._csv = _Lines(self._workdir / JSONL), _Lines(self._workdir / CSV)
       rows = read_metrics(workdir)
       self._columns = list(dict.fromkeys(["step", *(name for row in rows for name in row)]))
       self._last: Row = rows[-1] if rows else {"step": -1}
-      self._jsonl = _LineFile(self._workdir / JSONL)
-      self._csv = self._new_csv(rows)
+      self._csv.replace(_csv_text(self._columns, rows, header=True))
     except OSError as error:
       raise UsageError(
         f"{workdir}: cannot write the log there ({error}); choose another --workdir"
@@ -140,12 +140,11 @@ class MetricLog:
     last = self._last["step"]
     if step < last or "step" in values:
       raise ValueError(f"step {step} after step {last}, or a metric named step: {list(values)}")
-    row = {"step": int(step), **{name: float(value) for name, value in values.items()}}
-    if step == last:
-      row = {**self._last, **row}
+    joins = step == last
+    row = (self._last if joins else {}) | {"step": int(step)}
+    row |= {name: float(value) for name, value in values.items()}
     try:
-      self._jsonl.write(_json_text(row), replace=step == last)
-      self._write_csv(row, replace=step == last)
+      self._write_row(row, joins)
     except OSError as error:
       raise StorageError(
         f"{self._workdir}: cannot write the log ({error}); make room there and start again, the "
@@ -174,41 +173,41 @@ class MetricLog:
   def __exit__(self, *_: object) -> None:
     self.close()
 
-  def _write_csv(self, row: Row, *, replace: bool) -> None:
+  def _write_row(self, row: Row, joins: bool) -> None:
     new = [name for name in row if name not in self._columns]
-    if not new:
-      self._csv.write(_csv_text(self._columns, [row], header=False), replace=replace)
-      return
-    self._csv.close()
     self._columns += new
-    self._csv = self._new_csv(read_metrics(self._workdir))
+    if joins:
+      self._jsonl.replace_last(_json_text(row))
+    else:
+      self._jsonl.append(_json_text(row))
+    # A header cannot grow in place: then the CSV is made anew from the JSON lines.
+    if joins or new:
+      self._csv.replace(_csv_text(self._columns, read_metrics(self._workdir), header=True))
+    else:
+      self._csv.append(_csv_text(self._columns, [row], header=False))
 
-  def _new_csv(self, rows: Sequence[Row]) -> "_LineFile":
-    """The CSV file made anew, beside the old one and moved over it: a header cannot grow."""
-    path = self._workdir / CSV
-    _replace_file(path, _csv_text(self._columns, rows, header=True))
-    return _LineFile(path)
 
-
-class _LineFile:
-  """A file that grows by lines and whose last line can be replaced; unbuffered."""
+class _Lines:
+  """A file that grows by whole lines; any other change happens at once or not at all."""
 
   def __init__(self, path: pathlib.Path):
-    path.touch()
-    self._file = open(path, "r+b", buffering=0)  # noqa: SIM115
-    content = self._file.read()
-    self._end = len(content)
-    self._last = content.rfind(b"\n", 0, -1) + 1
+    self._path = path
+    self._file = open(path, "ab", buffering=0)  # noqa: SIM115
 
-  def write(self, line: str, *, replace: bool) -> None:
-    start = self._last if replace else self._end
-    data = line.encode()
-    self._file.seek(start)
-    # The offsets stay where they are if this fails: the next write goes over the torn line.
+  def append(self, line: str) -> None:
+    data, end = line.encode(), self._file.seek(0, os.SEEK_END)
     if self._file.write(data) != len(data):
+      self._file.truncate(end)
       raise OSError("the disk is full")
-    self._file.truncate()
-    self._last, self._end = start, start + len(data)
+
+  def replace_last(self, line: str) -> None:
+    content = self._path.read_bytes()
+    self.replace(content[: content.rfind(b"\n", 0, -1) + 1].decode() + line)
+
+  def replace(self, text: str) -> None:
+    _replace_file(self._path, text)
+    self._file.close()
+    self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115
 
   def sync(self) -> None:
     os.fsync(self._file.fileno())

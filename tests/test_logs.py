@@ -169,6 +169,19 @@ class TestMetricLog:
     assert (tmp_path / "metrics.jsonl").read_bytes().count(b"\n") == 3
     assert [row["a"] for row in csv_rows(tmp_path)] == ["0.1234567", "0.25", "9.0"]
 
+  def test_kill_while_a_line_is_joined_loses_nothing(self, tmp_path, monkeypatch):
+    log = open_log(tmp_path)
+    log.write(1, {"a": 1.0})
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+
+    def die(*_):
+      raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", die)
+    with pytest.raises(KeyboardInterrupt):
+      log.write(1, {"b": 1.0})
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
   def test_steps_do_not_go_back(self, tmp_path):
     with open_log(tmp_path) as log:
       log.write(5, {"a": 1.0})
@@ -243,7 +256,7 @@ class TestMetricLog:
     monkeypatch.setattr(log._jsonl, "_file", Full())
     with pytest.raises(StorageError, match=r"disk is full.*resumes"):
       log.write(2, {"a": 2.0})
-    assert logs.read_metrics(tmp_path) == [{"step": 1, "a": 1.0}]
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "a": 1.0}\n'
     monkeypatch.setattr(log._jsonl, "_file", whole)  # room again
     log.write(2, {"a": 2.0})
     log.close()
