@@ -1,0 +1,205 @@
+"""The optimizer of a phase: one optax chain with schedule, weight decay, freezing and multipliers.
+
+A parameter p with scaled gradient u moves, at step t of the phase, by
+
+  p <- p - schedule(t) * (lr * multiplier(p) * u + weight_decay * p)
+
+so weight decay follows the schedule but is not scaled by lr (big_vision's convention: its 1e-6 is
+comparable with lr * weight_decay elsewhere). Parameters go by names such as 'encoder/kernel'.
+"""
+
+import math
+import re
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, PyTree
+
+from rtune.config import Optim
+from rtune.errors import UsageError
+
+OPTIMIZERS = ("adafactor", "adam", "sgd")
+SCHEDULES = ("cosine", "constant", "rsqrt", "linear")
+DTYPES = ("bfloat16", "float32")
+
+Schedule = Callable[[int | Int[Array, ""]], np.floating | Float[Array, ""]]
+
+
+def check_optim(config: Optim, total_steps: int, key: str = "optim") -> None:
+  """Raise UsageError for the first field out of range, as '{key}.field'; touches no device."""
+  decays_itself = config.schedule in ("cosine", "linear")
+  rules = {
+    "name": (config.name in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}"),
+    "lr": (0 <= config.lr < math.inf, "zero or more, and finite"),
+    "schedule": (config.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
+    "warmup_steps": (
+      # A run of one step, as for a test of a large config, need not change the schedule.
+      0 <= config.warmup_steps < total_steps or (config.warmup_steps >= 0 and total_steps <= 1),
+      f"zero or more and fewer than the {total_steps} steps of the phase",
+    ),
+    "cooldown_steps": (
+      config.cooldown_steps == 0 or (config.cooldown_steps > 0 and not decays_itself),
+      "zero or more, and zero with the schedules cosine and linear, which decay by themselves",
+    ),
+    "timescale": (config.timescale > 0, "positive"),
+    "end_factor": (0 <= config.end_factor <= 1, "between 0 and 1"),
+    "weight_decay": (0 <= config.weight_decay < 1, "at least 0 and less than 1"),
+    "weight_decay_pattern": (
+      _is_pattern(config.weight_decay_pattern),
+      "a valid regular expression",
+    ),
+    "clip_norm": (0 <= config.clip_norm < math.inf, "zero (off) or more, and finite"),
+    "b1": (0 <= config.b1 < 1, "at least 0 and less than 1"),
+    "b2": (0 <= config.b2 < 1, "at least 0 and less than 1"),
+    "momentum_dtype": (config.momentum_dtype in DTYPES, f"one of {', '.join(DTYPES)}"),
+    "lr_multipliers": (
+      all(_is_pattern(p) and 0 <= m < math.inf for p, m in config.lr_multipliers),
+      "pairs of a valid regular expression and a multiplier of zero or more",
+    ),
+  }
+  for field, (good, must) in rules.items():
+    if not good:
+      raise UsageError(f"{key}.{field} must be {must}; it is {getattr(config, field)!r}")
+
+
+def make_optimizer(
+  config: Optim, total_steps: int, params: PyTree, key: str = "optim"
+) -> tuple[optax.GradientTransformation, Schedule]:
+  """Build the update rule of one phase.
+
+  Args:
+    config: the settings; `key` is what error messages call them.
+    total_steps: updates in the phase; the schedule ends there.
+    params: the parameters, or their shapes; only names and structure are read.
+
+  Returns:
+    The optax transformation (its `update` needs the parameters; its state is all arrays), and the
+    learning rate by step for logging, where an int gives a numpy scalar without using a device.
+
+  Raises:
+    UsageError: a field is out of range, a pattern matches no parameter, or all are frozen.
+  """
+  check_optim(config, total_steps, key)
+  trained = trainable(config, params)
+  _check_patterns(config, params, trained, key)
+
+  def factor(step: int | Int[Array, ""]) -> np.floating | Float[Array, ""]:
+    return schedule_factor(config, total_steps, step)
+
+  chain = optax.chain(
+    optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
+    _scale_gradients(config),
+    _scale_by_name(lambda name: config.lr * _multiplier(config, name)),
+    optax.add_decayed_weights(
+      config.weight_decay,
+      lambda tree: _map_names(
+        lambda name: bool(re.fullmatch(config.weight_decay_pattern, name)), tree
+      ),
+    )
+    if config.weight_decay
+    else optax.identity(),
+    optax.scale_by_schedule(factor),
+    optax.scale(-1.0),
+  )
+  if not all(jax.tree.leaves(trained)):
+    frozen = jax.tree.map(lambda train: not train, trained)
+    chain = optax.chain(optax.masked(chain, trained), optax.masked(optax.set_to_zero(), frozen))
+  return chain, lambda step: config.lr * factor(step)
+
+
+def trainable(config: Optim, params: PyTree) -> PyTree[bool]:
+  """Which parameters are not frozen, as a tree of the structure of `params`."""
+  return _map_names(lambda name: _multiplier(config, name) > 0, params)
+
+
+def schedule_factor(
+  config: Optim, total_steps: int, step: int | Int[Array, ""]
+) -> np.floating | Float[Array, ""]:
+  """The rate at `step` (0 is the first update) over the peak rate, in float32.
+
+  Source: big_vision's create_learning_rate_schedule, to which end_factor of cosine is added.
+  """
+  # Logging passes an int and must not launch anything on the device.
+  xp = jnp if isinstance(step, jax.Array) else np
+  after = xp.maximum(xp.float32(step) - config.warmup_steps, 0.0)
+  progress = xp.minimum(after / max(total_steps - config.warmup_steps, 1), 1.0)
+  shape = {
+    "cosine": lambda: 0.5 * (1.0 + xp.cos(np.pi * progress)),
+    "linear": lambda: 1.0 - progress,
+    "rsqrt": lambda: 1.0 / xp.sqrt(1.0 + after / config.timescale),
+    "constant": lambda: xp.ones_like(progress),
+  }[config.schedule]()
+  if config.schedule in ("cosine", "linear"):
+    shape = config.end_factor + (1.0 - config.end_factor) * shape
+  if config.warmup_steps:
+    shape = shape * xp.minimum(xp.float32(step) / config.warmup_steps, 1.0)
+  if config.cooldown_steps:
+    left = xp.clip((total_steps - xp.float32(step)) / config.cooldown_steps, 0.0, 1.0)
+    shape = shape * (config.end_factor + (1.0 - config.end_factor) * left)
+  return xp.asarray(shape, dtype=xp.float32)[()]
+
+
+def _scale_gradients(config: Optim) -> optax.GradientTransformation:
+  dtype = jnp.dtype(config.momentum_dtype)
+  if config.name == "adam":
+    return optax.scale_by_adam(config.b1, config.b2, mu_dtype=dtype)
+  if config.name == "sgd":
+    return optax.trace(config.b1, accumulator_dtype=dtype) if config.b1 else optax.identity()
+  # Neither update clipping nor a rate relative to the parameter's scale, unlike the original
+  # Adafactor; the momentum is taken of the scaled gradient and starts at 0 without correction.
+  second = optax.scale_by_factored_rms(
+    decay_rate=0.8,
+    min_dim_size_to_factor=32,
+    epsilon=1e-30,
+    decay_rate_fn=lambda count, power: jnp.minimum(config.b2, 1.0 - (count + 1.0) ** -power),
+  )
+  first = optax.ema(config.b1, debias=False, accumulator_dtype=dtype)
+  return optax.chain(second, first) if config.b1 else second
+
+
+def _scale_by_name(factor: Callable[[str], float]) -> optax.GradientTransformation:
+  def update(updates, params):
+    del params
+    factors = _map_names(factor, updates)
+    return jax.tree.map(lambda u, f: u * f, updates, factors)
+
+  return optax.stateless(update)
+
+
+def _multiplier(config: Optim, name: str) -> float:
+  matches = (m for pattern, m in config.lr_multipliers if re.fullmatch(pattern, name))
+  return next(matches, 1.0)
+
+
+def _map_names(function: Callable[[str], object], tree: PyTree) -> PyTree:
+  def of_path(path, _):
+    return function(jax.tree_util.keystr(path, simple=True, separator="/"))
+
+  return jax.tree_util.tree_map_with_path(of_path, tree)
+
+
+def _check_patterns(config: Optim, params: PyTree, trained: PyTree[bool], key: str) -> None:
+  names = jax.tree.leaves(_map_names(lambda name: name, params))
+  patterns = [("lr_multipliers", pattern) for pattern, _ in config.lr_multipliers]
+  if config.weight_decay:
+    patterns.append(("weight_decay_pattern", config.weight_decay_pattern))
+  for field, pattern in patterns:
+    # A pattern with a typing error would otherwise train what should be frozen, in silence.
+    if not any(re.fullmatch(pattern, name) for name in names):
+      raise UsageError(
+        f"{key}.{field}: {pattern!r} matches the whole name of no parameter; "
+        f"they are named like {', '.join(names[:3])}"
+      )
+  if not any(jax.tree.leaves(trained)):
+    raise UsageError(f"{key}.lr_multipliers freezes every parameter; nothing is left to train")
+
+
+def _is_pattern(text: str) -> bool:
+  try:
+    re.compile(text)
+  except re.error:
+    return False
+  return True
