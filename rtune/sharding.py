@@ -201,6 +201,8 @@ def initialize_distributed(
   address, count, index = _check_settings(values)
   if count > 1:
     _join(address, count, index, timeout_s)
+    # jax takes process 0's word for it, in silence.
+    same_everywhere(f"{count} processes", "RTUNE_NUM_PROCESSES")
   return count > 1
 
 

@@ -274,6 +274,24 @@ def test_two_processes_are_one_run(tmp_path, one_device):
     )
 
 
+def test_processes_that_count_differently_all_say_so(tmp_path):
+  address = f"127.0.0.1:{free_port()}"
+  processes = [
+    child(
+      "two_processes",
+      tmp_path / str(i),
+      RTUNE_COORDINATOR=address,
+      RTUNE_NUM_PROCESSES=count,
+      RTUNE_PROCESS_ID=str(i),
+    )
+    for i, count in enumerate("23")
+  ]
+  outputs = [finish(p) for p in processes]
+  assert [p.returncode for p in processes] == [2, 2], "\n".join(outputs)
+  for output in outputs:
+    assert "process 0 has '2 processes', process 1 has '3 processes'" in output
+
+
 def test_a_coordinator_that_is_not_there_is_named(tmp_path):
   address = f"127.0.0.1:{free_port()}"
   process = child(
