@@ -1,8 +1,8 @@
 """Every knob of rtune, once: frozen dataclasses with a comment on each field.
 
-A config file is Python with `get_config(variant) -> ConfigDict`; it starts from `default()` and sets
-only what differs. `parse` turns the result into these dataclasses, strictly. Light on purpose: no
-jax here, so that a typo is answered before anything heavy is imported.
+A config file is Python with `get_config(variant) -> ConfigDict`, which starts from `default()` and
+sets only what differs. `parse` turns the result into these dataclasses, strictly. Light on purpose:
+no jax here, so that a typo is answered before anything heavy is imported.
 """
 
 import dataclasses
@@ -127,6 +127,10 @@ class Reward:
   normalize: bool = False  # divide advantages by their deviation within the image's group
   kl: float = 0.0  # weight of KL to the model that tuning starts from
   entropy: float = 0.0  # weight of the entropy bonus
+  supervised: Part = Part()  # extra loss on the policy's own samples, such as expected IoU
+  supervised_weight: float = 0.3  # its weight
+  on_error: str = "stop"  # a host reward that raises ends the run; "skip" leaves the sample out
+  timeout_s: float = 0.0  # seconds that one call of a host reward may take; 0 = no limit
   optim: Optim = Optim(lr=1e-6, schedule="constant")  # optimizer
 
 
@@ -227,35 +231,21 @@ def unknown_key(path: str, known: list[str]) -> UsageError:
 
 _CHOICES = {
   "reward.baseline": ("leave_one_out", "paper", "greedy", "batch", "none"),
+  "reward.on_error": ("stop", "skip"),
   "model.dtype": ("auto", "float32", "bfloat16"),
   "model.encoder.variant": ("", "Ti", "S", "B", "L", "H"),
 }
-_AT_LEAST_ONE = [
-  "mle.batch_size",
-  "control.batch_size",
-  "reward.batch_size",
-  "data.eval_batch_size",
-  "mle.accumulate",
-  "control.accumulate",
-  "reward.accumulate",
-  "reward.num_samples",
-  "log_every",
-  "checkpoints.every",
-  "checkpoints.keep_last",
-  "data.threads",
-  "model.cache_block",
-  "max_bad_steps",
-]
-_NOT_NEGATIVE = [
-  "mle.steps",
-  "control.steps",
-  "reward.steps",
-  "reward.kl",
-  "eval_every",
-  "eval_examples",
-  "data.prefetch",
+_PHASES = ("mle", "control", "reward")
+_AT_LEAST_ONE = (
+  *(f"{phase}.{key}" for phase in _PHASES for key in ("batch_size", "accumulate")),
+  *("reward.num_samples", "data.eval_batch_size", "data.threads", "model.cache_block"),
+  *("log_every", "checkpoints.every", "checkpoints.keep_last", "max_bad_steps"),
+)
+_NOT_NEGATIVE = (
+  *(f"{phase}.steps" for phase in _PHASES),
+  *("reward.kl", "reward.timeout_s", "eval_every", "eval_examples", "data.prefetch"),
   "checkpoints.keep_every",
-]
+)
 
 
 def get(config: Any, path: str) -> Any:
@@ -274,7 +264,7 @@ def _check(config: Config) -> None:
       if get(config, path) < least:
         raise UsageError(f"config.{path} is {get(config, path)}; it must be at least {least}.")
   for phase in config.phases:
-    if phase not in ("mle", "control", "reward"):
+    if phase not in _PHASES:
       raise UsageError(f"config.phases names {phase!r}; phases are mle, control and reward.")
     steps = getattr(config, phase)
     if steps.batch_size % steps.accumulate:

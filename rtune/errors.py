@@ -19,6 +19,12 @@ class DataError(RtuneError):
   exit_code = 3
 
 
+class RewardError(RtuneError):
+  """The user's own reward raised or hung; the message holds their traceback."""
+
+  exit_code = 1
+
+
 class NumericError(RtuneError):
   """Loss or gradients stayed non-finite for several steps in a row."""
 

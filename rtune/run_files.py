@@ -18,18 +18,11 @@ from rtune.errors import UsageError
 CONFIG = "config.json"
 RESULTS = "results.json"
 # Changing these leaves every number of a run as it was.
-_HARMLESS = [
-  "log_every",
-  "eval_every",
-  "eval_examples",
-  "checkpoints.every",
-  "checkpoints.keep_last",
-  "checkpoints.keep_every",
-  "data.threads",
-  "data.prefetch",
-  "tensorboard",
-  "max_bad_steps",
-]
+_HARMLESS = (
+  *("log_every", "eval_every", "eval_examples", "tensorboard", "max_bad_steps"),
+  *("checkpoints.every", "checkpoints.keep_last", "checkpoints.keep_every"),
+  *("data.threads", "data.prefetch"),
+)
 # Changing these makes weights of another shape or meaning.
 _SHAPES = ("task", "model")
 

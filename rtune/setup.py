@@ -1,6 +1,7 @@
 """From a config to the things it names: sources, task, policy, mesh and first parameters."""
 
 import dataclasses
+import inspect
 import pathlib
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from rtune import console, run_files, sharding, vit_weights, weights
 from rtune.data.source import Source
 from rtune.errors import DataError, UsageError
 from rtune.policies.policy import Policy
+from rtune.rewards.boxes import count_classes
 from rtune.tasks.task import Task
 
 
@@ -47,10 +49,23 @@ def prepare(config: configs.Config) -> Setup:
       console.warn(text)
   task = configs.build(config.task, "task").bind(train)
   _check_same_classes(train, val)
-  bound = configs.Part(config.task.fn, dataclasses.asdict(task))
-  config = dataclasses.replace(config, task=bound)
+  config = dataclasses.replace(
+    config,
+    task=configs.Part(config.task.fn, dataclasses.asdict(task)),
+    reward=_with_counts(config.reward, train),
+  )
   sharding.same_everywhere(configs.to_json(config), "the config")
   return Setup(config, task, task.policy(config.model), train, val, mesh, {})
+
+
+def _with_counts(reward: configs.Reward, train: Source) -> configs.Reward:
+  """A reward with a parameter `class_counts` that nobody gave gets those of the training data."""
+  if not reward.fn or "class_counts" in reward.args:
+    return reward
+  if "class_counts" not in inspect.signature(configs.resolve(reward.fn)).parameters:
+    return reward
+  counts = tuple(int(count) for count in count_classes(train))
+  return dataclasses.replace(reward, args={**reward.args, "class_counts": counts})
 
 
 def _check_same_classes(train: Source, val: Source) -> None:

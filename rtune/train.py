@@ -158,7 +158,7 @@ def _make_step(this: Run, name: str) -> tuple[steps.State, steps.Step, Schedule]
   key = jax.random.fold_in(jax.random.key(config.seed), _SEEDS[name])
   task, policy, frozen = setup.task, setup.policy, setup.frozen
   if name == "reward":
-    scoring = make_scoring(phase, task, frozen)
+    scoring = make_scoring(phase, task, frozen, setup.mesh)
     reference = params if phase.kl else None
     step = steps.reward_step(
       task, policy, optimizer, phase, frozen, key, scoring, reference, this.clock, shardings
@@ -180,7 +180,7 @@ def _make_evaluation(this: Run):
   setup = this.setup
   predict = make_predict(setup.task, setup.policy, setup.frozen)
   reward = setup.config.reward
-  scoring = make_scoring(reward, setup.task, setup.frozen) if reward.fn else None
+  scoring = make_scoring(reward, setup.task, setup.frozen, setup.mesh) if reward.fn else None
 
   def measure(params, num_examples: int = 0) -> dict[str, float]:
     with this.clock("eval"):

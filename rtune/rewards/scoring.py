@@ -10,11 +10,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
-from rtune import config
+from rtune import config as configs
+from rtune import sharding
 from rtune.errors import UsageError
+from rtune.rewards.host import HostReward, host_options
 from rtune.tasks.task import Task
+
+_NEEDS_VALUES = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
 
 
 class Scores(NamedTuple):
@@ -30,29 +35,86 @@ class Scoring(NamedTuple):
 
   Attributes:
     score: (actions [B, S, ...], batch) -> Scores.
-    supervised: (Scored, actions, batch) -> scalar loss on the policy's own samples, or None.
+    supervised: (Scored, actions [B, S, L], batch) -> scalar loss on the policy's own samples, or
+      None. jit, with gradient.
   """
 
   score: Callable[..., Scores]
   supervised: Callable[..., Array] | None = None
 
 
-def make_scoring(phase: config.Reward, task: Task, frozen: Any) -> Scoring:
-  """The scoring that a config names: its reward mapped over B and S, jitted."""
-  reward_fn = config.resolve(phase.fn)
+def make_scoring(phase: configs.Reward, task: Task, frozen: Any, mesh: Mesh) -> Scoring:
+  """The scoring that a config names: on the device, or on the host where it is marked so."""
+  reward_fn = configs.resolve(phase.fn)
+  if host_options(reward_fn) is None:
+    score = _on_device(reward_fn, phase, task, frozen)
+  else:
+    call = HostReward(reward_fn, phase.fn, phase.args, phase.on_error == "skip", phase.timeout_s)
+    score = _on_host(call, task, frozen, mesh)
+  if not phase.supervised.fn:
+    return Scoring(score)
+  return Scoring(score, _supervised(phase, task, frozen))
+
+
+def _on_device(reward_fn, phase: configs.Reward, task: Task, frozen: Any):
+  """One jitted program: decode, then the reward mapped over B and S."""
 
   def one(prediction, truth):
-    return _as_parts(reward_fn(prediction, truth, **phase.args), phase.fn)
+    try:
+      return _as_parts(reward_fn(prediction, truth, **phase.args), phase.fn)
+    except _NEEDS_VALUES as error:
+      raise UsageError(
+        f"{phase.fn} needs concrete numbers (numpy, if, float()). Mark it with @on_host from "
+        "rtune.rewards.host, or write it in jax.numpy."
+      ) from error
+    except TypeError as error:
+      raise UsageError(
+        f"{phase.fn} cannot be called so: {error}. See config.reward.args."
+      ) from error
 
   @jax.jit
   def score(actions, batch) -> Scores:
     predictions = task.decode(frozen, actions, batch, None)
     over_samples = jax.vmap(one, in_axes=(0, None))
     parts = jax.vmap(over_samples)(predictions, task.truth(batch))
-    reward = parts.pop("reward")
-    return Scores(reward, jnp.isfinite(reward), parts)
+    return _scores(parts)
 
-  return Scoring(score)
+  return score
+
+
+def _on_host(call: HostReward, task: Task, frozen: Any, mesh: Mesh):
+  """Decode on the device, judge on the host, every process its own images."""
+  decode = jax.jit(
+    lambda actions, batch: (task.decode(frozen, actions, batch, None), task.truth(batch))
+  )
+
+  def score(actions, batch) -> Scores:
+    predictions, truths = jax.tree.map(sharding.local_rows, decode(actions, batch))
+    return _scores(sharding.put_batch(mesh, call(predictions, truths)))
+
+  return score
+
+
+def _supervised(phase: configs.Reward, task: Task, frozen: Any):
+  """The extra loss, mapped over B and S and averaged."""
+  extra_fn = configs.resolve(phase.supervised.fn)
+
+  def one(logits, actions, prediction, truth):
+    return extra_fn(logits, actions, prediction, truth, **phase.supervised.args)
+
+  def loss(scored, actions, batch):
+    predictions = task.decode(frozen, actions, batch, None)
+    over_samples = jax.vmap(one, in_axes=(0, 0, 0, None))
+    losses_BS = jax.vmap(over_samples)(scored.logits, actions, predictions, task.truth(batch))
+    return phase.supervised_weight * jnp.mean(losses_BS)
+
+  return loss
+
+
+def _scores(parts: Mapping[str, Array]) -> Scores:
+  parts = dict(parts)
+  reward = parts.pop("reward")
+  return Scores(reward, jnp.isfinite(reward), parts)
 
 
 def _as_parts(result: Any, name: str) -> dict[str, Array]:

@@ -28,9 +28,9 @@ from rtune.policies.autoregressive import Ending, alive, autoregressive
 from rtune.policies.policy import Policy, Scored
 from rtune.tasks.boxes import Boxes
 
-_FIELDS = 6  # tokens of a box
-_CONFIDENCES = 3  # tokens 0 (nothing), 1 (a box that is off) and 2 (a box that fits)
-_ENDING = Ending(token=0, stride=_FIELDS)
+FIELDS = 6  # tokens of a box
+CONFIDENCES = 3  # tokens 0 (nothing), 1 (a box that is off) and 2 (a box that fits)
+ENDING = Ending(token=0, stride=FIELDS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Detection:
   scale_min: float = 1.0  # scale jitter in training
   scale_max: float = 1.0  # scale jitter in training; above 1 crops
   min_visible: float = 0.3  # cropped objects with less than this share of their area are dropped
+  tune_confidence: bool = True  # whether REINFORCE acts on confidence tokens, as the paper's does
   clip_tokens: bool = False  # as the released code: illegal tokens become the nearest legal ones
 
   @property
@@ -54,11 +55,11 @@ class Detection:
 
   @property
   def length(self) -> int:
-    return _FIELDS * self.max_boxes
+    return FIELDS * self.max_boxes
 
   @property
   def first_class(self) -> int:
-    return _CONFIDENCES + self.levels
+    return CONFIDENCES + self.levels
 
   @property
   def vocab_size(self) -> int:
@@ -98,7 +99,7 @@ class Detection:
 
   def policy(self, model: config.Model) -> Policy:
     network = encoder_decoder.build(model, self.vocab_size, self.length)
-    return autoregressive(network, self.length, _ENDING, model.cache_block)
+    return autoregressive(network, self.length, ENDING, model.cache_block)
 
   def targets(self, frozen, batch, key) -> Int[Array, "b l"]:
     """Tokens of the annotated boxes, in an order drawn anew each time."""
@@ -115,9 +116,9 @@ class Detection:
     low = jnp.clip(level[..., :2], 0, self.levels - 2)
     high = jnp.clip(jnp.maximum(level[..., 2:], low + 1), 1, self.levels - 1)
     fields = [
-      jnp.concatenate([low, high], axis=-1) + _CONFIDENCES,
+      jnp.concatenate([low, high], axis=-1) + CONFIDENCES,
       labels[..., None] + self.first_class,
-      jnp.full_like(labels[..., None], _CONFIDENCES - 1),
+      jnp.full_like(labels[..., None], CONFIDENCES - 1),
     ]
     tokens = jnp.where(labels[..., None] >= 0, jnp.concatenate(fields, axis=-1), 0)
     return tokens.reshape(*labels.shape[:-1], -1)
@@ -130,8 +131,8 @@ class Detection:
     Scores are the expected IoU, the share of confidence 2 among 1 and 2, under the policy where
     `scored` is given and of the chosen token otherwise.
     """
-    fields = actions.reshape(*actions.shape[:-1], -1, _FIELDS)
-    level, label, confidence = fields[..., :4] - _CONFIDENCES, fields[..., 4], fields[..., 5]
+    fields = actions.reshape(*actions.shape[:-1], -1, FIELDS)
+    level, label, confidence = fields[..., :4] - CONFIDENCES, fields[..., 4], fields[..., 5]
     label = label - self.first_class
     if self.clip_tokens:
       present = confidence > 0
@@ -139,20 +140,23 @@ class Detection:
       in_range = jnp.all((level >= 0) & (level < self.levels), axis=-1)
       real_class = (label >= 0) & (label < len(self.classes))
       upright = jnp.all(level[..., 2:] > level[..., :2], axis=-1)
-      confident = (confidence > 0) & (confidence < _CONFIDENCES)
-      before_end = alive(actions, _ENDING)[..., ::_FIELDS] > 0
+      confident = (confidence > 0) & (confidence < CONFIDENCES)
+      before_end = alive(actions, ENDING)[..., ::FIELDS] > 0
       present = in_range & real_class & upright & confident & before_end
     boxes = jnp.clip(level, 0, self.levels - 1) / (self.levels - 1)
     label = jnp.clip(label, 0, len(self.classes) - 1)
     if scored is None:
-      scores = jnp.clip(confidence, 0, _CONFIDENCES - 1) / (_CONFIDENCES - 1)
+      scores = jnp.clip(confidence, 0, CONFIDENCES - 1) / (CONFIDENCES - 1)
     else:
-      logits = scored.logits[..., _FIELDS - 1 :: _FIELDS, 1:_CONFIDENCES]
+      logits = scored.logits[..., FIELDS - 1 :: FIELDS, 1:CONFIDENCES]
       scores = jax.nn.softmax(logits, axis=-1)[..., 1]
     return Boxes(boxes, label, present, jnp.where(present, scores, 0.0))
 
-  def credit(self) -> float:
-    return 1.0
+  def credit(self) -> Float[np.ndarray, "l"]:
+    credit_L = np.ones(self.length, np.float32)
+    if not self.tune_confidence:
+      credit_L[FIELDS - 1 :: FIELDS] = 0.0
+    return credit_L
 
   def truth(self, batch) -> Boxes:
     present = batch["labels"] >= 0

@@ -1,0 +1,167 @@
+"""Rewards in plain Python: marked with `@on_host`, run between two device programs.
+
+Dimension key:
+  B: batch of images
+  S: samples for each image
+"""
+
+import dataclasses
+import pathlib
+import queue
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from rtune import console
+from rtune.errors import RewardError, UsageError
+
+_MARK = "_rtune_on_host"
+
+
+@dataclasses.dataclass(frozen=True)
+class HostOptions:
+  """How a host reward wants to be called."""
+
+  batched: bool  # with lists of all predictions and truths instead of one of each
+
+
+def on_host(fn: Callable | None = None, *, batched: bool = False) -> Callable:
+  """Marks a reward as numpy or Python code.
+
+  It is called with one prediction and its truth, as numpy arrays, and returns a number, a dict with
+  "reward" and parts to log, or None where it has no opinion. With `batched=True` it is called once
+  with lists of N predictions and N truths, and returns N of these.
+  """
+
+  def mark(function: Callable) -> Callable:
+    setattr(function, _MARK, HostOptions(batched))
+    return function
+
+  return mark if fn is None else mark(fn)
+
+
+def host_options(fn: Callable) -> HostOptions | None:
+  """The options of a marked reward, None for a device reward."""
+  return getattr(fn, _MARK, None)
+
+
+class HostReward:
+  """Calls a host reward on [B, S] predictions: checks what comes back, holds to a time limit.
+
+  Args:
+    fn: the marked function; `name` is what the user calls it.
+    args: its keyword arguments.
+    skip_errors: an exception invalidates the sample instead of ending the run.
+    timeout_s: seconds for one call; 0 = no limit.
+  """
+
+  def __init__(
+    self, fn: Callable, name: str, args: Mapping[str, Any], skip_errors: bool, timeout_s: float
+  ):
+    self._fn, self._name, self._args = fn, name, dict(args)
+    self._batched = host_options(fn).batched
+    self._skip_errors, self._timeout_s = skip_errors, timeout_s
+
+  def __call__(self, predictions: Any, truths: Any) -> dict[str, np.ndarray]:
+    """Trees of numpy arrays [B, S, ...] and [B, ...] -> parts [B, S]; NaN where there is none."""
+    batch, samples = jax.tree.leaves(predictions)[0].shape[:2]
+    pairs = [(b, s) for b in range(batch) for s in range(samples)]
+    # Copies that cannot be written: a reward that edits its input must not change the next one's.
+    ones = [jax.tree.map(lambda x, at=at: _frozen(x[at]), predictions) for at in pairs]
+    own = [jax.tree.map(lambda x, b=b: _frozen(x[b]), truths) for b, _ in pairs]
+    if self._batched:
+      results = self._call(ones, own)
+      if results is None:
+        results = [None] * len(pairs)
+      if not isinstance(results, (Sequence, np.ndarray, jax.Array)) or len(results) != len(pairs):
+        size = len(results) if hasattr(results, "__len__") else type(results).__name__
+        raise UsageError(
+          f"{self._name} must return one result for each of {len(pairs)} predictions; it returned "
+          f"{size}."
+        )
+    else:
+      results = [self._call(one, truth) for one, truth in zip(ones, own, strict=True)]
+    rows = [self._parts(result) for result in results]
+    keys = sorted({key for row in rows for key in row})
+    table = {key: np.array([row.get(key, np.nan) for row in rows], np.float32) for key in keys}
+    return {key: column.reshape(batch, samples) for key, column in table.items()}
+
+  def _call(self, prediction: Any, truth: Any) -> Any:
+    try:
+      return self._timed(prediction, truth)
+    except RewardError:
+      raise
+    except Exception as error:
+      text = self._user_traceback(error)
+      if not self._skip_errors:
+        raise RewardError(
+          f"the reward {self._name} raised\n{text}Mend it, or set config.reward.on_error=skip to "
+          "leave such samples out."
+        ) from error
+      console.warn_once(self._name, f"{self._name} raised; such samples are left out\n{text}")
+      return None
+
+  def _timed(self, prediction: Any, truth: Any) -> Any:
+    if not self._timeout_s:
+      return self._fn(prediction, truth, **self._args)
+    answers: queue.Queue = queue.Queue()
+
+    def work():
+      try:
+        answers.put((self._fn(prediction, truth, **self._args), None))
+      except Exception as error:
+        answers.put((None, error))
+
+    # A daemon: a reward that hangs must not keep the process from ending.
+    threading.Thread(target=work, daemon=True).start()
+    try:
+      result, error = answers.get(timeout=self._timeout_s)
+    except queue.Empty:
+      raise RewardError(
+        f"{self._name} did not answer within config.reward.timeout_s={self._timeout_s:g} s."
+      ) from None
+    if error is not None:
+      raise error
+    return result
+
+  def _parts(self, result: Any) -> dict[str, float]:
+    """One result as floats; None means no reward."""
+    parts = dict(result) if isinstance(result, Mapping) else {"reward": result}
+    if "reward" not in parts:
+      raise UsageError(
+        f"{self._name} returned a dict without 'reward'; its keys are {sorted(parts)}."
+      )
+    return {key: self._number(key, value) for key, value in parts.items()}
+
+  def _number(self, key: str, value: Any) -> float:
+    if value is None:
+      return float("nan")
+    try:
+      array = np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+      array = None
+    if array is None or array.size != 1:
+      shape = getattr(array, "shape", None)
+      what = f"shape {shape}" if shape else repr(value)[:80]
+      raise UsageError(
+        f"{self._name} must return one number for one prediction; its {key!r} is {what}."
+      )
+    return float(array.reshape(()))
+
+  def _user_traceback(self, error: Exception) -> str:
+    """The traceback from the user's own frames on."""
+    here = pathlib.Path(__file__).name
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if pathlib.Path(frame.filename).name != here]
+    lines = traceback.format_list(own) + traceback.format_exception_only(error)
+    return "".join(lines)
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+  copy = np.array(array)
+  copy.flags.writeable = False
+  return copy
