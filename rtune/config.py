@@ -229,6 +229,12 @@ def unknown_key(path: str, known: list[str]) -> UsageError:
   return UsageError(f"Unknown config key {path}.{hint}")
 
 
+def unknown_variant(variant: str, known: tuple[str, ...]) -> UsageError:
+  """The error for a variant that a config file does not have."""
+  names = ", ".join(name for name in known if name)
+  return UsageError(f"There is no variant {variant!r}; behind the colon may stand: {names}.")
+
+
 _CHOICES = {
   "reward.baseline": ("leave_one_out", "paper", "greedy", "batch", "none"),
   "reward.on_error": ("stop", "skip"),

@@ -11,7 +11,7 @@ import operator
 from typing import SupportsIndex
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Int
 
 from rtune.data import render
 from rtune.data.source import Example
@@ -73,6 +73,11 @@ class Shapes:
   @property
   def category_ids(self) -> tuple[int, ...]:
     return tuple(range(1, len(render.KINDS) + 1))
+
+  def class_counts(self) -> Int[np.ndarray, "C"]:
+    """Annotated boxes of each class in the first thousand scenes: all of them would take minutes."""
+    labels = [self[index]["labels"] for index in range(min(self.num, 1000))]
+    return np.bincount(np.concatenate(labels), minlength=len(self.classes))
 
   def __len__(self) -> int:
     return self.num
