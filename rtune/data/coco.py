@@ -83,6 +83,16 @@ class CocoDetection:
     self._starts = np.searchsorted(self._table["image"], np.arange(len(names) + 1))
     self.warnings = report.warnings()
 
+  def class_counts(self) -> Int[np.ndarray, "c"]:
+    """Boxes of each class, crowd regions not counted."""
+    labels = self._table["label"][~self._table["crowd"]]
+    return np.bincount(labels, minlength=len(self.classes))
+
+  def box_counts(self) -> Int[np.ndarray, "i"]:
+    """Boxes of each image, crowd regions not counted."""
+    images = self._table["image"][~self._table["crowd"]]
+    return np.bincount(images, minlength=len(self))
+
   def __len__(self) -> int:
     return len(self._paths)
 

@@ -161,7 +161,7 @@ class HostReward:
     return "".join(lines)
 
 
-def _frozen(array: np.ndarray) -> np.ndarray:
+def _frozen(array: np.ndarray | np.generic) -> np.ndarray:
   copy = np.array(array)
   copy.flags.writeable = False
   return copy

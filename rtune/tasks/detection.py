@@ -13,14 +13,13 @@ Dimension key:
 """
 
 import dataclasses
-from typing import Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from rtune import config
+from rtune import config, console
 from rtune.data import augment
 from rtune.data.source import Example, Source
 from rtune.models import encoder_decoder
@@ -65,7 +64,15 @@ class Detection:
   def vocab_size(self) -> int:
     return self.first_class + len(self.classes)
 
-  def bind(self, source: Source) -> Self:
+  def bind(self, source: Source) -> "Detection":
+    counts = source.box_counts() if hasattr(source, "box_counts") else np.zeros(0, int)
+    if (counts > self.max_boxes).any():
+      console.warn_once(
+        "max_boxes",
+        f"{(counts > self.max_boxes).sum()} images have more than task.args.max_boxes="
+        f"{self.max_boxes} boxes (most: {counts.max()}); of these a random {self.max_boxes} are "
+        "imitated. Evaluation counts all.",
+      )
     if self.classes:
       return self
     return dataclasses.replace(self, classes=source.classes, category_ids=source.category_ids)
@@ -173,12 +180,36 @@ class Detection:
       "scores": np.asarray(prediction.scores)[present],
     }
 
-  def metric(self):
+  def metric(self, fast: bool = False):
     from rtune.metrics.boxes import coco_boxes  # pycocotools only where something is scored
 
-    return coco_boxes(self.classes, self.category_ids)
+    return coco_boxes(self.classes, self.category_ids, fast=fast)
+
+  def unlabeled(self, image: np.ndarray, image_id: int) -> Example:
+    none = np.zeros(0, np.float32)
+    return {
+      "image": image,
+      "image_id": image_id,
+      "boxes": none.reshape(0, 4),
+      "labels": none.astype(np.int32),
+      "crowd": none.astype(bool),
+      "area": none,
+    }
+
+  def annotated(self, raw: Example) -> dict[str, object]:
+    wanted = ~raw["crowd"]
+    return {
+      "image_id": raw["image_id"],
+      "boxes": raw["boxes"][wanted],
+      "labels": raw["labels"][wanted],
+    }
+
+  def source(self, annotations: str, images: str) -> Source:
+    from rtune.data.coco import CocoDetection
+
+    return CocoDetection(annotations, images)
 
   def draw(self, image: np.ndarray, record) -> np.ndarray:
     from rtune.draw import draw_boxes
 
-    return draw_boxes(image, record["boxes"], record["labels"], record["scores"], self.classes)
+    return draw_boxes(image, record["boxes"], record["labels"], record.get("scores"), self.classes)

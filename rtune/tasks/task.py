@@ -4,7 +4,7 @@ A newcomer writes these functions in one file; everything else is shared.
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -22,7 +22,7 @@ class Task(Protocol):
 
   headline: tuple[str, ...]  # names of the metric's numbers that the final table shows
 
-  def bind(self, source: Source) -> Self:
+  def bind(self, source: Source) -> "Task":
     """This task with what it must know of the training data, such as class names."""
     ...
 
@@ -57,8 +57,20 @@ class Task(Protocol):
     """A prediction of one image as the metric and the results file want it. Host."""
     ...
 
-  def metric(self) -> Metric:
-    """What is reported."""
+  def metric(self, fast: bool = False) -> Metric:
+    """What is reported; `fast` asks for a quicker scorer of equal digits where there is one."""
+    ...
+
+  def unlabeled(self, image: np.ndarray, image_id: int) -> Example:
+    """An example as `example` wants it, of an image [H, W, 3] that nobody has annotated."""
+    ...
+
+  def annotated(self, raw: Example) -> Mapping[str, Any]:
+    """The truth of an example as a record, to be drawn beside predictions."""
+    ...
+
+  def source(self, annotations: str, images: str) -> Source:
+    """A user's annotation file with its folder of images ("" = as the file says)."""
     ...
 
   def draw(self, image: np.ndarray, record: Mapping[str, Any]) -> np.ndarray:

@@ -1,0 +1,135 @@
+import time
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from rtune.errors import RewardError, UsageError
+from rtune.rewards.host import HostReward, on_host
+
+
+class Thing(NamedTuple):
+  value: np.ndarray
+
+
+PREDICTIONS = Thing(np.arange(6.0).reshape(2, 3))  # 2 images, 3 samples
+TRUTHS = Thing(np.array([10.0, 20.0]))
+
+
+def call(fn, skip=False, timeout_s=0.0, **args):
+  return HostReward(fn, "mine.py:fn", args, skip, timeout_s)(PREDICTIONS, TRUTHS)
+
+
+def test_each_sample_meets_its_own_truth():
+  @on_host
+  def fn(prediction, truth, *, scale):
+    return {"reward": scale * (prediction.value + truth.value), "seen": truth.value}
+
+  parts = call(fn, scale=2.0)
+  np.testing.assert_allclose(parts["reward"], [[20, 22, 24], [46, 48, 50]])
+  np.testing.assert_allclose(parts["seen"], [[10] * 3, [20] * 3])
+
+
+def test_batched_gives_the_same():
+  @on_host(batched=True)
+  def fn(predictions, truths):
+    return [float(p.value + t.value) for p, t in zip(predictions, truths, strict=True)]
+
+  np.testing.assert_allclose(call(fn)["reward"], [[10, 11, 12], [23, 24, 25]])
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan")])
+def test_no_opinion_is_not_a_number(nothing):
+  @on_host
+  def fn(prediction, truth):
+    return nothing if prediction.value == 4 else 1.0
+
+  reward = call(fn)["reward"]
+  assert np.isnan(reward[1, 1])
+  assert np.isfinite(reward).sum() == 5
+
+
+@pytest.mark.parametrize(
+  "value", [True, 1, np.float64(1), np.array([1.0]), np.array([[1.0]]), np.bool_(True)]
+)
+def test_anything_like_one_number_will_do(value):
+  @on_host
+  def fn(prediction, truth):
+    return value
+
+  np.testing.assert_array_equal(call(fn)["reward"], np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("value", [np.zeros(2), [1.0, 2.0], "high", object()])
+def test_what_is_not_one_number_is_named(value):
+  @on_host
+  def fn(prediction, truth):
+    return value
+
+  with pytest.raises(UsageError, match=r"mine\.py:fn must return one number"):
+    call(fn)
+
+
+@pytest.mark.parametrize("result", [[1.0] * 5, 3.0, [[1.0] * 6]])
+def test_wrong_length_names_the_expected_one(result):
+  @on_host(batched=True)
+  def fn(predictions, truths):
+    return result
+
+  with pytest.raises(UsageError, match="one result for each of 6 predictions"):
+    call(fn)
+
+
+def test_a_dict_needs_reward():
+  @on_host
+  def fn(prediction, truth):
+    return {"recall": 1.0}
+
+  with pytest.raises(UsageError, match=r"without 'reward'; its keys are \['recall'\]"):
+    call(fn)
+
+
+def test_an_exception_shows_the_users_frames_only():
+  @on_host
+  def fn(prediction, truth):
+    return {}["missing"]
+
+  with pytest.raises(RewardError) as caught:
+    call(fn)
+  text = str(caught.value)
+  assert "KeyError: 'missing'" in text
+  assert 'return {}["missing"]' in text
+  assert "rtune/rewards/host.py" not in text
+
+
+def test_an_exception_can_be_skipped(capsys):
+  @on_host
+  def fn(prediction, truth):
+    return 1 / (float(prediction.value) - 2)
+
+  reward = call(fn, skip=True)["reward"]
+  assert np.isnan(reward[0, 2])
+  assert np.isfinite(reward).sum() == 5
+  assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_a_reward_that_hangs_is_ended():
+  @on_host
+  def fn(prediction, truth):
+    time.sleep(5)
+
+  begun = time.monotonic()
+  with pytest.raises(RewardError, match=r"timeout_s=0\.1"):
+    call(fn, timeout_s=0.1)
+  assert time.monotonic() - begun < 2
+
+
+def test_inputs_cannot_be_changed():
+  @on_host
+  def fn(prediction, truth):
+    prediction.value[...] = 7
+    return 1.0
+
+  with pytest.raises(RewardError, match="read-only"):
+    call(fn)
+  assert PREDICTIONS.value.max() == 5
