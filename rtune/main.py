@@ -5,7 +5,7 @@ python -m rtune.main --config configs/detection_recall.py[:variant] --workdir ru
 """
 
 import ast
-import contextlib
+import os
 import pathlib
 import sys
 import time
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import ml_collections
 
+from rtune import commands
 from rtune import config as configs
 from rtune.errors import RtuneError, UsageError
 
@@ -116,7 +117,8 @@ def _value(text: str) -> object:
 
 def main(args: Sequence[str]) -> int:
   """Runs and returns the exit code: 0 done, 2 usage, 3 data, 4 numbers, 5 storage, 75 stopped."""
-  try:
+
+  def run() -> None:
     flags = parse_flags(args)
     config = load_config(flags.config, flags.overrides)
     # Only now, when the command makes sense: jax takes seconds to import and claims devices.
@@ -130,15 +132,18 @@ def main(args: Sequence[str]) -> int:
       force="force" in flags.switches,
       allow_config_change="allow_config_change" in flags.switches,
     )
-  except RtuneError as error:
-    print(f"{'stopped' if error.exit_code in (75, 130) else 'error'}: {error}", file=sys.stderr)
-    return error.exit_code
-  except KeyboardInterrupt:
-    print("stopped at once; the last checkpoint stays", file=sys.stderr)
-    return 130
-  return 0
+
+  return commands.guarded(run)
+
+
+def _leave(code: int) -> None:
+  """Ends the process; one of several that failed does not wait for the others to agree."""
+  if code and "jax" in sys.modules and sys.modules["jax"].process_count() > 1:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+  sys.exit(code)
 
 
 if __name__ == "__main__":
-  with contextlib.suppress(BrokenPipeError):
-    sys.exit(main(sys.argv[1:]))
+  _leave(main(sys.argv[1:]))

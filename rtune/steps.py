@@ -123,8 +123,7 @@ def reward_step(
       greedy_B = None
       if greedy is not None:
         greedy_B = scoring.score(greedy[:, None], batch).reward[:, 0]
-    with clock("update"):
-      return jax.block_until_ready(update(state, batch, sampled, scores, greedy_B, reference))
+    return jax.block_until_ready(update(state, batch, sampled, scores, greedy_B, reference))
 
   return step
 

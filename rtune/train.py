@@ -120,10 +120,11 @@ def _run_phase(this: Run, name: str, offset: int) -> None:
     for done in range(start + 1, phase.steps + 1):
       with this.clock("data"):
         batch = sharding.put_batch(this.setup.mesh, next(batches))
-      state, metrics = step_fn(state, batch)
+      with this.clock("update"):
+        state, metrics = step_fn(state, batch)
       shown = None
       if done % config.log_every == 0 or done == phase.steps:
-        values = _fetch(this, metrics, phase.batch_size) | {"lr": float(learning_rate(done - 1))}
+        values = _fetch(this, metrics) | {"lr": float(learning_rate(done - 1))}
         this.log.write(offset + done, values)
         _check_finite(values, config, offset + done)
         shown = {key: values[key] for key in ("loss", "reward/mean") if key in values}
@@ -209,9 +210,10 @@ def _resume(this: Run, name: str, state: steps.State) -> tuple[steps.State, floa
   return state, meta["seconds"]
 
 
-def _fetch(this: Run, metrics: steps.Metrics, batch_size: int) -> dict[str, float]:
+def _fetch(this: Run, metrics: steps.Metrics) -> dict[str, float]:
   """A step's metrics on the host, and where the time since the last ones went."""
-  values = {key: float(np.asarray(value)) for key, value in metrics.items()}
+  with this.clock("update"):
+    values = {key: float(np.asarray(value)) for key, value in metrics.items()}
   return values | {f"{TIME}{part}": seconds for part, seconds in this.clock.take().items()}
 
 
