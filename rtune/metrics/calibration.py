@@ -6,13 +6,14 @@ Dimension key:
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import scipy.stats
 from jaxtyping import Float
 
 
+@runtime_checkable
 class Judged(Protocol):
   """One image: boxes [N, 4] (y0, x0, y1, x1), labels and scores [N], and the same of its truth."""
 
