@@ -1,25 +1,53 @@
 """A split -> greedy predictions -> the task's metric. Every image counts exactly once.
 
+python -m rtune.evaluate --workdir W [--phase P] [--annotations FILE.json [--images DIR]]
+
 Dimension key:
   B: batch of images
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any
+import argparse
+import contextlib
+import json
+import math
+import pathlib
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from rtune import config, sharding
+from rtune import commands, console, launch, restore, run_files, sharding
+from rtune import config as configs
 from rtune.data import loader
-from rtune.data.source import Source
+from rtune.data.source import Example, Source
+from rtune.errors import DataError, UsageError
+from rtune.metrics.metric import Metric
 from rtune.policies.policy import Policy
 from rtune.progress import Progress
-from rtune.rewards.scoring import Scoring
+from rtune.restore import Restored
+from rtune.rewards.scoring import Scoring, make_scoring
 from rtune.tasks.task import Task
 
 Predict = Callable[..., Any]
+
+
+class Judged(NamedTuple):
+  """What came out for one image.
+
+  Attributes:
+    index: its place in the source.
+    record: the prediction as the metric wants it.
+    truth: the example without its image.
+    reward: NaN where it could not be computed or was not asked for.
+  """
+
+  index: int
+  record: Mapping[str, Any]
+  truth: Example
+  reward: float
 
 
 def make_predict(task: Task, policy: Policy, frozen: Any) -> Predict:
@@ -40,7 +68,7 @@ def evaluate(
   predict: Predict,
   task: Task,
   source: Source,
-  data: config.Data,
+  data: configs.Data,
   mesh: Mesh,
   scoring: Scoring | None = None,
   num_examples: int = 0,
@@ -52,28 +80,53 @@ def evaluate(
   """
   metric = task.metric()
   state, rewards = metric.init(), []
+  for one in judge(params, predict, task, source, data, mesh, scoring, num_examples):
+    state = metric.update(state, one.record, one.truth)
+    rewards.append(one.reward)
+  values = metric.compute(sharding.gather_objects(state))
+  rewards = sharding.gather_objects(rewards)
+  return {**values, "reward": mean_reward(rewards)} if scoring is not None else values
+
+
+def mean_reward(rewards: list[float]) -> float:
+  """The mean over the images whose reward could be computed; NaN if there is none."""
+  valid = [reward for reward in rewards if math.isfinite(reward)]
+  return float(np.mean(valid)) if valid else math.nan
+
+
+def judge(
+  params: Any,
+  predict: Predict,
+  task: Task,
+  source: Source,
+  data: configs.Data,
+  mesh: Mesh,
+  scoring: Scoring | None = None,
+  num_examples: int = 0,
+) -> Iterator[Judged]:
+  """Predictions of a split one by one, in its order; of several processes each yields its own."""
   total = min(len(source), num_examples or len(source))
   with Progress(total, "evaluate", "image", images_per_unit=1) as progress:
     for batch, inputs in _batches(task, source, data, mesh, num_examples):
       actions, predictions = predict(params, inputs)
       predictions = jax.tree.map(sharding.local_rows, predictions)
+      rewards = [math.nan] * len(batch.truths)
+      if scoring is not None:
+        scores = sharding.local_rows(scoring.score(actions, inputs).reward)
+        rewards = scores[batch.mask, 0].tolist()
       for row, truth in enumerate(batch.truths):
         one = jax.tree.map(lambda x, row=row: x[row], predictions)
         features = {name: value[row] for name, value in batch.features.items()}
-        state = metric.update(state, task.record(one, features, truth), truth)
-      if scoring is not None:
-        scores = sharding.local_rows(scoring.score(actions, inputs).reward)[batch.mask, 0]
-        rewards.extend(scores.tolist())
+        record = task.record(one, features, truth)
+        yield Judged(int(batch.indices[row]), record, truth, rewards[row])
       progress.update(min(total, int(batch.indices[-1]) + 1))
-  values = metric.compute(sharding.gather_objects(state))
-  rewards = sharding.gather_objects(rewards)
-  return {**values, "reward": float(np.mean(rewards))} if scoring is not None else values
 
 
 def _batches(
-  task: Task, source: Source, data: config.Data, mesh: Mesh, num_examples: int
+  task: Task, source: Source, data: configs.Data, mesh: Mesh, num_examples: int
 ) -> Iterator[tuple[loader.EvalBatch, dict[str, jax.Array]]]:
   """Batches of the split, on the host and on the devices."""
+  processes = sorted({device.process_index for device in mesh.devices.flat})
   batches = loader.eval_batches(
     source,
     task.example,
@@ -81,11 +134,124 @@ def _batches(
     num_threads=data.threads,
     prefetch=data.prefetch,
     num_examples=num_examples,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
+    process_index=processes.index(jax.process_index()),
+    process_count=len(processes),
   )
   try:
     for batch in batches:
       yield batch, sharding.put_batch(mesh, batch.features)
   finally:
     batches.close()
+
+
+class Evaluation(NamedTuple):
+  """All that an evaluation of one phase says.
+
+  Attributes:
+    values: the metric's numbers, and the mean reward where the run has one.
+    classes: the metric's number of each class; {} where it has none.
+    judged: each image's outcome.
+    state: of the metric, for `Metric.results`.
+  """
+
+  phase: str
+  values: dict[str, float]
+  classes: dict[str, float]
+  judged: list[Judged]
+  state: list
+
+
+def evaluate_phase(
+  run: Restored, phase: str, predict: Predict, source: Source, metric: Metric, num_examples: int
+) -> Evaluation:
+  """Evaluates the weights that a phase has left behind ("" = the last), in this process alone.
+
+  Args:
+    predict: of `make_predict`; one for all phases compiles once.
+    num_examples: how many of `source`, from the first on; 0 = all.
+  """
+  phase, params = restore.load_params(run, phase)
+  reward, data = run.config.reward, run.config.data
+  scoring = make_scoring(reward, run.task, run.frozen, run.mesh) if reward.fn else None
+  total = min(len(source), num_examples or len(source))
+  console.stage(f"{phase}: evaluating on {total} images")
+  judged = list(judge(params, predict, run.task, source, data, run.mesh, scoring, num_examples))
+  state = metric.init()
+  for one in judged:
+    state = metric.update(state, one.record, one.truth)
+  values = metric.compute(state)
+  if scoring is not None:
+    values["reward"] = mean_reward([one.reward for one in judged])
+  return Evaluation(phase, values, metric.details(state) if metric.details else {}, judged, state)
+
+
+def main(args: Sequence[str]) -> int:
+  """The command; returns its exit code."""
+  parser = commands.Parser("rtune.evaluate", "Scores a trained model on a split or a file.")
+  add = parser.add_argument
+  add("--workdir", required=True, help="folder of the run")
+  add("--phase", default="", help="whose weights; default: the last phase that is finished")
+  add("--annotations", default="", help="annotation file; default: the run's validation data")
+  add("--images", default="", help="folder of its images; default: as the file says")
+  add("--limit", type=commands.positive, default=0, help="only so many images, from the first on")
+  add("--batch_size", type=commands.positive, help="images a step; default: as in the run")
+  add("--results", default="", help="also write the predictions here, for the official scorer")
+  add("--fast", action="store_true", help="score with the optional package hotcoco")
+  return commands.guarded(lambda: _command(parser.parse_args(args)))
+
+
+def _command(flags: argparse.Namespace) -> None:
+  if flags.images and not flags.annotations:
+    raise UsageError("--images goes with --annotations")
+  launch.start()
+  run = restore.restore(flags.workdir)
+  run = restore.with_batch_size(run, flags.batch_size)
+  metric = run.task.metric(flags.fast)
+  source = open_source(run, flags.annotations, flags.images)
+  predict = make_predict(run.task, run.policy, run.frozen)
+  done = evaluate_phase(run, flags.phase, predict, source, metric, flags.limit)
+  if flags.results:
+    text = json.dumps(metric.results(done.state) if metric.results else [])
+    run_files.write_whole(pathlib.Path(flags.results).expanduser(), text)
+  parts = ["evaluation", done.phase]
+  parts += [pathlib.Path(flags.annotations).stem] if flags.annotations else []
+  parts += [f"first{flags.limit}"] if flags.limit else []
+  summary = {
+    "phase": done.phase,
+    "annotations": flags.annotations or run.config.data.val.fn,
+    "images": len(done.judged),
+    "metrics": done.values,
+    "classes": done.classes,
+  }
+  path = run.folder / f"{'_'.join(parts)}.json"
+  run_files.write_whole(path, json.dumps(summary, indent=2) + "\n")
+  for heading, values in (("metric", done.values), ("class", done.classes)):
+    if values:
+      print(console.table([*values.items()], (heading, done.phase)), end="\n\n")
+  console.say(f"written to {path}")
+
+
+def open_source(run: Restored, annotations: str = "", images: str = "") -> Source:
+  """The run's validation data, or a user's file with the same classes.
+
+  Raises:
+    DataError: what is wrong with the data, or that its classes are others.
+  """
+  if annotations:
+    source = run.task.source(annotations, images)
+  else:
+    source = configs.build(run.config.data.val, "data.val")
+  for text in getattr(source, "warnings", ()):
+    console.warn(text)
+  ours, theirs = (getattr(part, "category_ids", None) for part in (run.task, source))
+  if ours != theirs:
+    raise DataError(
+      f"{annotations or 'data.val'} has other categories than the model was trained on: ids "
+      f"{theirs}, not {ours}. Give the file the same 'categories' section."
+    )
+  return source
+
+
+if __name__ == "__main__":
+  with contextlib.suppress(BrokenPipeError):
+    sys.exit(main(sys.argv[1:]))

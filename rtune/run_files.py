@@ -51,7 +51,7 @@ def settle_config(workdir: pathlib.Path, config: configs.Config, allow_change: b
   """
   path = workdir / CONFIG
   if path.is_file():
-    old, new = (_leaves(dataclasses.asdict(c)) for c in (read_config(workdir), config))
+    old, new = (leaves(dataclasses.asdict(c)) for c in (read_config(workdir), config))
     changed = {key for key in old | new if old.get(key) != new.get(key)} - set(_HARMLESS)
     shapes = {key for key in changed if key.split(".")[0] in _SHAPES}
     if shapes or (changed and not allow_change):
@@ -63,10 +63,10 @@ def settle_config(workdir: pathlib.Path, config: configs.Config, allow_change: b
   write_whole(path, configs.to_json(config) + "\n")
 
 
-def _leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
+def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
   """Nested dicts as {dotted name: value}; lists are tuples, as JSON has no tuples."""
   if isinstance(tree, Mapping):
-    pairs = (_leaves(value, f"{prefix}.{key}" if prefix else key) for key, value in tree.items())
+    pairs = (leaves(value, f"{prefix}.{key}" if prefix else key) for key, value in tree.items())
     return {name: value for pair in pairs for name, value in pair.items()}
   return {prefix: configs.as_tuples(tree)}
 

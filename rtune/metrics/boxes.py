@@ -59,6 +59,7 @@ def coco_boxes(
   `classes`, slots with a negative label are empty. A prediction of a class beyond `classes` is
   counted in `boxes` and otherwise left out, as the official scorer leaves out unknown categories.
 
+  `details` gives AP by class, `results` COCO's results format, and
   `compute` gives AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR, ARs, ARm, ARl and boxes. A number
   without any ground truth is -1, and classes without ground truth are left out of the means. Crowd
   regions are ignored: they neither need to be found nor make a false positive of what lies in them.
@@ -88,7 +89,13 @@ def coco_boxes(
     boxes = sum(len(record.boxes) for record in state) / max(len(state), 1)
     return {**_summary(curves), "boxes": boxes}
 
-  return Metric(list, update, compute)
+  def details(state: list[Record]) -> dict[str, float]:
+    return class_ap(state, classes, category_ids, max_dets=max_dets, fast=fast)
+
+  def results(state: list[Record]) -> list[dict[str, Any]]:
+    return results_json(state, category_ids)
+
+  return Metric(list, update, compute, details, results)
 
 
 def class_ap(

@@ -11,8 +11,12 @@ class Metric(NamedTuple):
     init: () -> state.
     update: (state, prediction of one image, its truth) -> state.
     compute: state -> {name: value}. Processes may concatenate their states before it.
+    details: state -> {name of a class: value}, where the metric has classes.
+    results: state -> the predictions as the official scorer's results file has them.
   """
 
   init: Callable[[], list]
   update: Callable[[list, Mapping[str, Any], Mapping[str, Any]], list]
   compute: Callable[[list], dict[str, float]]
+  details: Callable[[list], dict[str, float]] | None = None
+  results: Callable[[list], list[dict[str, Any]]] | None = None

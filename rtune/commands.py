@@ -1,0 +1,44 @@
+"""What all commands share: one line for a mistake, an exit code, no stack trace."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from rtune.errors import RtuneError, UsageError
+
+
+class Parser(argparse.ArgumentParser):
+  """argparse with rtune's manners: a wrong flag is a UsageError of one line.
+
+  Args:
+    module: the command is `python -m <module>`.
+    description: what it does.
+  """
+
+  def __init__(self, module: str, description: str):
+    super().__init__(f"python -m {module}", description=description, allow_abbrev=False)
+
+  def error(self, message: str) -> NoReturn:
+    raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def guarded(command: Callable[[], None]) -> int:
+  """Runs a command; the exit code: 0 done, 2 usage, 3 data, 4 numbers, 5 storage, 75 stopped."""
+  try:
+    command()
+  except RtuneError as error:
+    print(f"{'stopped' if error.exit_code in (75, 130) else 'error'}: {error}", file=sys.stderr)
+    return error.exit_code
+  except KeyboardInterrupt:
+    print("stopped at once; what is saved stays", file=sys.stderr)
+    return 130
+  return 0
+
+
+def positive(text: str) -> int:
+  """The type of a flag that counts something."""
+  value = int(text)
+  if value < 1:
+    raise argparse.ArgumentTypeError(f"{value} is not above 0")
+  return value

@@ -1,0 +1,80 @@
+"""A model from its workdir alone: no data, no annotation files."""
+
+import dataclasses
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from rtune import config as configs
+from rtune import run_files, sharding, weights
+from rtune.errors import UsageError
+from rtune.policies.policy import Policy
+from rtune.tasks.task import Task
+
+PHASES = ("mle", "control", "reward")
+
+
+class Restored(NamedTuple):
+  """What a workdir says of its run."""
+
+  folder: pathlib.Path
+  config: configs.Config
+  task: Task
+  policy: Policy
+  frozen: Any
+  mesh: Mesh
+
+
+def restore(workdir: str | pathlib.Path) -> Restored:
+  """Rebuilds task and policy on the devices of this process.
+
+  Raises:
+    UsageError: the folder is not a workdir, or its config names code that is not there.
+  """
+  folder = pathlib.Path(workdir).expanduser()
+  config = run_files.read_config(folder)
+  task = configs.build(config.task, "task")
+  mesh = sharding.make_mesh(devices=jax.local_devices())
+  return Restored(folder, config, task, task.policy(config.model), {}, mesh)
+
+
+def with_batch_size(run: Restored, batch_size: int | None) -> Restored:
+  """The run with another number of images in a step of evaluation; UsageError if it cannot be."""
+  data = run.config.data
+  if batch_size is not None:
+    data = dataclasses.replace(data, eval_batch_size=batch_size)
+  sharding.check_divisible(data.eval_batch_size, run.mesh, 1, "batch_size")
+  return run._replace(config=dataclasses.replace(run.config, data=data))
+
+
+def finished(run: Restored) -> tuple[str, ...]:
+  """The phases whose weights are there, in the order in which they are run."""
+  return tuple(name for name in PHASES if _weights_path(run, name).is_file())
+
+
+def load_params(run: Restored, phase: str = "") -> tuple[str, Any]:
+  """The name and the parameters of a phase, by default the last one that is finished.
+
+  Raises:
+    UsageError: the phase is not there, or its weights are of another model.
+  """
+  there = finished(run)
+  if not there or phase not in ("", *there):
+    found = f"there is {', '.join(there)}" if there else "no phase is finished"
+    raise UsageError(f"{run.folder} has no weights of {phase or 'any phase'}; {found}.")
+  phase = phase or there[-1]
+  image = run.task.example(run.task.unlabeled(np.zeros((16, 16, 3), np.uint8), 0), None)["image"]
+  shapes = jax.eval_shape(run.policy.init, jax.random.key(0), image[None])
+  params = weights.merge(shapes, weights.load_weights(_weights_path(run, phase)))
+  return phase, jax.device_put(params, sharding.replicated(run.mesh))
+
+
+def _weights_path(run: Restored, phase: str) -> pathlib.Path:
+  path = run_files.weights_path(run.folder, phase)
+  if phase != "mle" or path.is_file() or not run.config.init_from:
+    return path
+  start = pathlib.Path(run.config.init_from).expanduser()
+  return run_files.weights_path(start, "mle") if start.is_dir() else start
