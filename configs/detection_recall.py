@@ -47,13 +47,13 @@ def embedded(config: ConfigDict) -> None:
   config.model.encoder.update(patch_size=6, width=64, depth=2, num_heads=2, mlp_dim=128)
   config.model.decoder.update(width=64, depth=2, num_heads=2, mlp_dim=128)
 
-  config.mle.update(steps=5000, batch_size=32)
+  config.mle.update(steps=4500, batch_size=32)
   config.mle.optim.update(name="adam", lr=2e-3, warmup_steps=200)
 
-  config.reward.update(fn="rtune.rewards.boxes:recall", steps=1200, batch_size=32, num_samples=6)
+  config.reward.update(fn="rtune.rewards.boxes:recall", steps=900, batch_size=32, num_samples=6)
   config.reward.optim.update(name="adam", lr=2e-4, warmup_steps=20, schedule="cosine")
   config.reward.optim.end_factor = 0.1
-  config.eval_every = 1000
+  config.eval_every = 450
   config.eval_examples = 250
 
 
@@ -67,14 +67,14 @@ def control(config: ConfigDict) -> None:
 def coco_json(config: ConfigDict) -> None:
   """Photographs at 96 px, up to 32 boxes: small enough to train from scratch on a laptop."""
   config.task.args = {"image_size": 96, "max_boxes": 32, "levels": 97}
-  config.task.args.update(scale_min=0.8, scale_max=1.25)
+  config.task.args.update(scale_min=0.7, scale_max=1.3)
   config.data.train.fn = config.data.val.fn = "rtune.data.coco:CocoDetection"
   config.data.train.args = config.data.val.args = {"annotations": ""}
   config.data.eval_batch_size = 32
-  config.model.encoder.update(patch_size=8, width=96, depth=3, num_heads=3, mlp_dim=192)
-  config.model.decoder.update(width=96, depth=2, num_heads=3, mlp_dim=192)
-  config.mle.update(steps=3000, batch_size=16)
-  config.reward.update(steps=600, batch_size=8, num_samples=6)
+  config.model.encoder.update(patch_size=8, width=64, depth=3, num_heads=2, mlp_dim=128)
+  config.mle.update(steps=6000, batch_size=8)
+  config.mle.optim.lr = 1.5e-3
+  config.reward.update(steps=500, batch_size=8, num_samples=6)
   config.checkpoints.every = 250
 
 

@@ -66,6 +66,7 @@ def imitation_step(
     return losses.imitation(scored), {
       "nll": -jnp.mean(scored.log_prob),
       "alive": jnp.mean(scored.mask),
+      "length": jnp.mean(jnp.sum(scored.mask, axis=-1)),
       "entropy": jnp.mean(scored.entropy),
     }
 
@@ -148,6 +149,7 @@ def _reward_update(task, policy, optimizer, phase: config.Reward, scoring: Scori
     if phase.kl:
       aux["kl"] = kl
     aux |= {"entropy": jnp.mean(scored.entropy), "alive": jnp.mean(scored.mask)}
+    aux |= {"length": jnp.mean(jnp.sum(scored.mask, axis=-1))}
     return sum(terms.values()), aux | {"log_prob": scored.log_prob}
 
   def update(state: State, batch, sampled: Sampled, scores: Scores, greedy_B, reference):

@@ -254,7 +254,8 @@ def _finish_phase(this: Run, name: str, step: int, params, measure, begun: float
 def results_table(results: dict[str, Any], headline: tuple[str, ...]) -> str:
   """The phases side by side."""
   phases = [name for name in results if name != "seconds"]
-  columns = [key for key in (*headline, "reward") if f"val/{key}" in results.get(phases[0], {})]
+  known = {key for name in phases for key in results[name]}
+  columns = [key for key in (*headline, "reward") if f"val/{key}" in known]
   rows = [
     [name, *(results[name].get(f"val/{key}") for key in columns), results["seconds"][name]]
     for name in phases

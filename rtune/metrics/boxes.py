@@ -19,6 +19,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from rtune.errors import DataError, NumericError, UsageError
+from rtune.metrics.calibration import score_iou
 from rtune.metrics.metric import Metric
 
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)  # area ranges: any, below 32 x 32, below 96 x 96, above
@@ -59,10 +60,11 @@ def coco_boxes(
   `classes`, slots with a negative label are empty. A prediction of a class beyond `classes` is
   counted in `boxes` and otherwise left out, as the official scorer leaves out unknown categories.
 
-  `details` gives AP by class, `results` COCO's results format, and
-  `compute` gives AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR, ARs, ARm, ARl and boxes. A number
-  without any ground truth is -1, and classes without ground truth are left out of the means. Crowd
-  regions are ignored: they neither need to be found nor make a false positive of what lies in them.
+  `compute` gives AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR, ARs, ARm, ARl and boxes, and where it
+  means something score_iou, the rank correlation of score and true IoU. A number without any ground
+  truth is -1, and classes without ground truth are left out of the means. Crowd regions are
+  ignored: they neither need to be found nor make a false positive of what lies in them. `details`
+  gives AP by class, `results` COCO's results format.
 
   Args:
     classes: names in the order of the labels.
@@ -87,7 +89,9 @@ def coco_boxes(
   def compute(state: list[Record]) -> dict[str, float]:
     curves = _curves(state, classes, category_ids, max_dets, fast)
     boxes = sum(len(record.boxes) for record in state) / max(len(state), 1)
-    return {**_summary(curves), "boxes": boxes}
+    ranking = score_iou(state)
+    calibration = {} if ranking is None else {"score_iou": ranking}
+    return {**_summary(curves), "boxes": boxes, **calibration}
 
   def details(state: list[Record]) -> dict[str, float]:
     return class_ap(state, classes, category_ids, max_dets=max_dets, fast=fast)

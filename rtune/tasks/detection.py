@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Int
 from rtune import config, console
 from rtune.data import augment
 from rtune.data.source import Example, Source
+from rtune.errors import UsageError
 from rtune.models import encoder_decoder
 from rtune.policies.autoregressive import Ending, alive, autoregressive
 from rtune.policies.policy import Policy, Scored
@@ -46,11 +47,16 @@ class Detection:
   scale_max: float = 1.0  # scale jitter in training; above 1 crops
   min_visible: float = 0.3  # cropped objects with less than this share of their area are dropped
   tune_confidence: bool = True  # whether REINFORCE acts on confidence tokens, as the paper's does
+  score_by: str = "confidence"  # a box's score: expected IoU, or "class": its class's probability
   clip_tokens: bool = False  # as the released code: illegal tokens become the nearest legal ones
+
+  def __post_init__(self):
+    if self.score_by not in ("confidence", "class"):
+      raise UsageError(f"task.args.score_by is {self.score_by!r}; write 'confidence' or 'class'.")
 
   @property
   def headline(self) -> tuple[str, ...]:
-    return ("AR", "AP", "AP50", "boxes")
+    return ("AR", "AP", "AP50", "boxes", "score_iou")
 
   @property
   def length(self) -> int:
@@ -135,8 +141,9 @@ class Detection:
   ) -> Boxes:
     """Total: any tokens decode; whatever is malformed is not a box.
 
-    Scores are the expected IoU, the share of confidence 2 among 1 and 2, under the policy where
-    `scored` is given and of the chosen token otherwise.
+    Scores are the policy's opinion where `scored` is given: the expected IoU, which is the share of
+    confidence 2 among 1 and 2, or the probability of the class (as Pix2Seq ranks; fair to a model
+    that was never taught confidences). Otherwise the confidence token says it.
     """
     fields = actions.reshape(*actions.shape[:-1], -1, FIELDS)
     level, label, confidence = fields[..., :4] - CONFIDENCES, fields[..., 4], fields[..., 5]
@@ -154,6 +161,8 @@ class Detection:
     label = jnp.clip(label, 0, len(self.classes) - 1)
     if scored is None:
       scores = jnp.clip(confidence, 0, CONFIDENCES - 1) / (CONFIDENCES - 1)
+    elif self.score_by == "class":
+      scores = jnp.exp(scored.log_prob[..., 4::FIELDS])
     else:
       logits = scored.logits[..., FIELDS - 1 :: FIELDS, 1:CONFIDENCES]
       scores = jax.nn.softmax(logits, axis=-1)[..., 1]
