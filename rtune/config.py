@@ -130,6 +130,7 @@ class Reward:
   supervised: Part = Part()  # extra loss on the policy's own samples, such as expected IoU
   supervised_weight: float = 0.3  # its weight
   on_error: str = "stop"  # a host reward that raises ends the run; "skip" leaves the sample out
+  overlap: int = 1  # parts of a batch: the host scores one while the device samples the next
   timeout_s: float = 0.0  # seconds that one call of a host reward may take; 0 = no limit
   optim: Optim = Optim(lr=1e-6, schedule="constant")  # optimizer
 
@@ -244,7 +245,13 @@ _CHOICES = {
 _PHASES = ("mle", "control", "reward")
 _AT_LEAST_ONE = (
   *(f"{phase}.{key}" for phase in _PHASES for key in ("batch_size", "accumulate")),
-  *("reward.num_samples", "data.eval_batch_size", "data.threads", "model.cache_block"),
+  *(
+    "reward.num_samples",
+    "reward.overlap",
+    "data.eval_batch_size",
+    "data.threads",
+    "model.cache_block",
+  ),
   *("log_every", "checkpoints.every", "checkpoints.keep_last", "max_bad_steps"),
 )
 _NOT_NEGATIVE = (
@@ -278,6 +285,11 @@ def _check(config: Config) -> None:
         f"config.{phase}.batch_size={steps.batch_size} is not a multiple of "
         f"config.{phase}.accumulate={steps.accumulate}."
       )
+  if config.reward.batch_size % config.reward.overlap:
+    raise UsageError(
+      f"config.reward.batch_size={config.reward.batch_size} is not a multiple of "
+      f"config.reward.overlap={config.reward.overlap}."
+    )
   needs_siblings = config.reward.baseline in ("leave_one_out", "paper")
   if "reward" in config.phases and needs_siblings and config.reward.num_samples < 2:
     raise UsageError(

@@ -7,7 +7,7 @@ Dimension key:
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -102,9 +102,14 @@ def reward_step(
     shardings: where the state lives, before and after.
   """
 
+  parts = phase.overlap
+
   @jax.jit
-  def sample(params, step, images) -> Sampled:
-    return policy.sample(params, images, jax.random.fold_in(key, step), phase.num_samples)
+  def sample(params, step, images, part) -> Sampled:
+    sample_key = jax.random.fold_in(key, step)
+    if parts > 1:
+      sample_key = jax.random.fold_in(sample_key, part)
+    return policy.sample(params, images, sample_key, phase.num_samples)
 
   mode = jax.jit(policy.mode)
   update = jax.jit(
@@ -114,19 +119,38 @@ def reward_step(
   )
 
   def step(state: State, batch: Batch) -> tuple[State, Metrics]:
-    with clock("sample"):
-      sampled = jax.block_until_ready(sample(state.params, state.step, batch["image"]))
-      greedy = None
-      if phase.baseline == "greedy":
+    slices = _split(batch, parts)
+    # All are dispatched at once: while the host scores one, the device samples the next.
+    pending = [sample(state.params, state.step, x["image"], i) for i, x in enumerate(slices)]
+    scores = []
+    for inputs, sampled in zip(slices, pending, strict=True):
+      with clock("sample"):
+        jax.block_until_ready(sampled)
+      with clock("score"):
+        scores.append(jax.block_until_ready(scoring.score(sampled.actions, inputs)))
+    greedy_B = None
+    if phase.baseline == "greedy":
+      with clock("sample"):
         greedy = jax.block_until_ready(mode(state.params, batch["image"]))
-    with clock("score"):
-      scores = jax.block_until_ready(scoring.score(sampled.actions, batch))
-      greedy_B = None
-      if greedy is not None:
+      with clock("score"):
         greedy_B = scoring.score(greedy[:, None], batch).reward[:, 0]
-    return jax.block_until_ready(update(state, batch, sampled, scores, greedy_B, reference))
+    return jax.block_until_ready(
+      update(state, batch, _join(pending), _join(scores), greedy_B, reference)
+    )
 
   return step
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _split(tree: Any, parts: int) -> list[Any]:
+  """A batch as `parts` strided slices: on a mesh every slice has examples of every device."""
+  return [jax.tree.map(lambda x, i=i: x[i::parts], tree) for i in range(parts)]
+
+
+@jax.jit
+def _join(slices: Sequence[Any]) -> Any:
+  """What `_split` took apart."""
+  return jax.tree.map(lambda *x: jnp.stack(x, axis=1).reshape(-1, *x[0].shape[1:]), *slices)
 
 
 def _reward_update(task, policy, optimizer, phase: config.Reward, scoring: Scoring):
