@@ -60,7 +60,7 @@ def coco_boxes(
   `classes`, slots with a negative label are empty. A prediction of a class beyond `classes` is
   counted in `boxes` and otherwise left out, as the official scorer leaves out unknown categories.
 
-  `compute` gives AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR, ARs, ARm, ARl and boxes, and where it
+  `compute` gives AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR, ARs, ARm, ARl, boxes, and where it
   means something score_iou, the rank correlation of score and IoU. A number without any ground
   truth is -1, and classes without ground truth are left out of the means. Crowd regions are
   ignored: they neither need to be found nor make a false positive of what lies in them. `details`
