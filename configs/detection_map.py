@@ -10,19 +10,20 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from rtune import config as configs
+from rtune import parts
 
 _RECALL = pathlib.Path(__file__).with_name("detection_recall.py")
-VARIANTS = configs.resolve(f"{_RECALL}:VARIANTS")
+VARIANTS = parts.resolve(f"{_RECALL}:VARIANTS")
 
 
 def get_config(variant: str | None = None) -> ConfigDict:
   """The embedded run, or one of VARIANTS."""
-  config = configs.resolve(f"{_RECALL}:get_config")(variant)
+  config = parts.resolve(f"{_RECALL}:get_config")(variant)
+  config.task.args.even_confidence = True
   config.reward.fn = "rtune.rewards.boxes:weighted_recall"
   config.reward.args = {"smoothing": 0.05, "duplicate_weight": 0.3}  # H: released reward
   config.reward.supervised.fn = "rtune.rewards.confidence:expected_iou"
   config.reward.supervised_weight = 0.3  # H: conf_w
   if variant == "paper":
-    config.reward.args.class_counts = configs.resolve("rtune.data.coco_counts:COCO_COUNTS")  # H
+    config.reward.args.class_counts = parts.resolve("rtune.data.coco_counts:COCO_COUNTS")  # H
   return config

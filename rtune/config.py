@@ -7,11 +7,7 @@ no jax here, so that a typo is answered before anything heavy is imported.
 
 import dataclasses
 import difflib
-import importlib
-import importlib.util
 import json
-import pathlib
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -61,8 +57,8 @@ class Decoder:
 class Model:
   """Sizes and numerics of the network."""
 
-  encoder: Encoder = Encoder()
-  decoder: Decoder = Decoder()
+  encoder: Encoder = Encoder()  # of images
+  decoder: Decoder = Decoder()  # of answers
   dtype: str = "auto"  # of compute: "float32", "bfloat16"; auto: bfloat16 except on CPU
   remat: bool = False  # recompute activations in the backward pass: less memory, more time
   cache_block: int = (
@@ -208,8 +204,9 @@ def _build(kind: Any, value: Any, path: str) -> Any:
     return value
   elif kind is float and type(value) is int:
     return float(value)
-  name = str(kind) if origin else kind.__name__
-  raise UsageError(f"{path} must be {name}, not {value!r} ({type(value).__name__}).")
+  name = {Mapping: "a dict", tuple: str(kind)}[origin] if origin else kind.__name__
+  hint = f" Write {(value,)}." if origin is tuple and isinstance(value, str) else ""
+  raise UsageError(f"{path} must be {name}, not {value!r} ({type(value).__name__}).{hint}")
 
 
 def _build_dataclass(kind: Any, value: Any, path: str) -> Any:
@@ -220,6 +217,12 @@ def _build_dataclass(kind: Any, value: Any, path: str) -> Any:
     if key not in hints:
       raise unknown_key(f"{path}.{key}", list(hints))
   return kind(**{key: _build(hints[key], item, f"{path}.{key}") for key, item in value.items()})
+
+
+def check_plain(kind: Any, value: Any, path: str) -> None:
+  """Raises UsageError where `kind` is a number, text or bool and `value` is not one."""
+  if kind in (bool, int, float, str):
+    _build(kind, value, path)
 
 
 def unknown_key(path: str, known: list[str]) -> UsageError:
@@ -244,6 +247,8 @@ _CHOICES = {
 }
 _PHASES = ("mle", "control", "reward")
 _AT_LEAST_ONE = (
+  *(f"model.encoder.{key}" for key in ("patch_size", "width", "depth", "num_heads", "mlp_dim")),
+  *(f"model.decoder.{key}" for key in ("width", "depth", "num_heads", "mlp_dim")),
   *(f"{phase}.{key}" for phase in _PHASES for key in ("batch_size", "accumulate")),
   *(
     "reward.num_samples",
@@ -257,7 +262,12 @@ _AT_LEAST_ONE = (
 _NOT_NEGATIVE = (
   *(f"{phase}.steps" for phase in _PHASES),
   *("reward.kl", "reward.timeout_s", "eval_every", "eval_examples", "data.prefetch"),
-  "checkpoints.keep_every",
+  *("checkpoints.keep_every", "seed"),
+)
+_MULTIPLES = (
+  *((f"{phase}.batch_size", f"{phase}.accumulate") for phase in _PHASES),
+  ("reward.batch_size", "reward.overlap"),
+  *((f"model.{part}.width", f"model.{part}.num_heads") for part in ("encoder", "decoder")),
 )
 
 
@@ -276,20 +286,17 @@ def _check(config: Config) -> None:
     for path in paths:
       if get(config, path) < least:
         raise UsageError(f"config.{path} is {get(config, path)}; it must be at least {least}.")
+  if not config.phases or len(set(config.phases)) < len(config.phases):
+    raise UsageError(f"config.phases is {config.phases}; name each phase that is to be run once.")
   for phase in config.phases:
     if phase not in _PHASES:
       raise UsageError(f"config.phases names {phase!r}; phases are mle, control and reward.")
-    steps = getattr(config, phase)
-    if steps.batch_size % steps.accumulate:
+  for whole, part in _MULTIPLES:
+    if get(config, whole) % get(config, part):
       raise UsageError(
-        f"config.{phase}.batch_size={steps.batch_size} is not a multiple of "
-        f"config.{phase}.accumulate={steps.accumulate}."
+        f"config.{whole}={get(config, whole)} is not a multiple of "
+        f"config.{part}={get(config, part)}."
       )
-  if config.reward.batch_size % config.reward.overlap:
-    raise UsageError(
-      f"config.reward.batch_size={config.reward.batch_size} is not a multiple of "
-      f"config.reward.overlap={config.reward.overlap}."
-    )
   needs_siblings = config.reward.baseline in ("leave_one_out", "paper")
   if "reward" in config.phases and needs_siblings and config.reward.num_samples < 2:
     raise UsageError(
@@ -311,50 +318,3 @@ def to_json(config: Config) -> str:
 def from_json(text: str) -> Config:
   """A config that `to_json` wrote."""
   return parse(json.loads(text))
-
-
-def resolve(name: str) -> Any:
-  """The object that "package.module:attribute" or "path/to/file.py:attribute" names."""
-  module_name, _, attribute = name.partition(":")
-  if not attribute:
-    raise UsageError(f"{name!r} does not name code: write 'package.module:attribute'.")
-  try:
-    module = _load_file(module_name) if module_name.endswith(".py") else _import(module_name)
-  except ModuleNotFoundError as error:
-    raise UsageError(f"{name!r}: {error}. Check the name, or install the package.") from error
-  if not hasattr(module, attribute):
-    public = [key for key in vars(module) if not key.startswith("_")]
-    near = difflib.get_close_matches(attribute, public, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise UsageError(f"{module_name} has no {attribute!r}.{hint}")
-  return getattr(module, attribute)
-
-
-def _import(module_name: str) -> types.ModuleType:
-  return importlib.import_module(module_name)
-
-
-def _load_file(path: str) -> types.ModuleType:
-  file = pathlib.Path(path)
-  if not file.is_file():
-    raise UsageError(f"{path}: no such file (looked in {pathlib.Path.cwd()}).")
-  spec = importlib.util.spec_from_file_location(file.stem, file)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
-
-
-def build(part: Part, path: str) -> Any:
-  """Calls what a Part names with its arguments; a wrong argument is an error that names it."""
-  fn = resolve(part.fn)
-  args = {key: as_tuples(value) for key, value in part.args.items()}
-  names = [f.name for f in dataclasses.fields(fn)] if dataclasses.is_dataclass(fn) else None
-  for key in args:
-    if names is not None and key not in names:
-      raise unknown_key(f"config.{path}.args.{key}", names)
-  return fn(**args)
-
-
-def as_tuples(value: Any) -> Any:
-  """JSON knows lists only; tasks are hashable, so theirs are tuples."""
-  return tuple(as_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value

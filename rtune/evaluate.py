@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from rtune import commands, console, launch, restore, run_files, sharding
+from rtune import commands, console, launch, parts, restore, run_files, sharding
 from rtune import config as configs
 from rtune.data import loader
 from rtune.data.source import Example, Source
@@ -240,7 +240,7 @@ def open_source(run: Restored, annotations: str = "", images: str = "") -> Sourc
   if annotations:
     source = run.task.source(annotations, images)
   else:
-    source = configs.build(run.config.data.val, "data.val")
+    source = parts.build(run.config.data.val, "data.val")
   for text in getattr(source, "warnings", ()):
     console.warn(text)
   ours, theirs = (getattr(part, "category_ids", None) for part in (run.task, source))

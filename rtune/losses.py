@@ -39,35 +39,50 @@ def advantages(
       the first sample, which alone carries gradient (2302.08242 and its released reward); "greedy",
       the reward of greedy decoding (SCST, 1612.00563); "batch", the mean of all samples of all
       images; "none".
-    greedy_B: rewards of greedy decoding, for "greedy".
+    greedy_B: rewards of greedy decoding, for "greedy"; not finite where there is none.
     normalize: divide by the standard deviation of the image's rewards (GRPO, 2402.03300).
 
   Returns:
     Advantages, scaled so that the mean over S of advantage x log-probability is the estimator. An
-    image with fewer than two valid samples has no leave-one-out baseline: its advantages are 0.
+    image with fewer than two valid samples has no leave-one-out baseline, and one without a greedy
+    reward no greedy one: its advantages are 0.
   """
   valid = valid_BS.astype(rewards_BS.dtype)
   rewards_BS = jnp.where(valid_BS, rewards_BS, 0.0)
   count_B1 = jnp.sum(valid, axis=1, keepdims=True)
-  total_B1 = jnp.sum(rewards_BS, axis=1, keepdims=True)
+  mean_B1 = _mean(rewards_BS, valid_BS, axis=1)
   if baseline in ("leave_one_out", "paper"):
-    others = (total_B1 - rewards_BS) / jnp.maximum(count_B1 - valid, 1.0)
-    result = jnp.where(count_B1 > 1, rewards_BS - others, 0.0)
+    # A reward minus the mean of the others, written with the mean of all.
+    scale_B1 = jnp.where(count_B1 > 1, count_B1 / jnp.maximum(count_B1 - 1, 1.0), 0.0)
+    result = (rewards_BS - mean_B1) * scale_B1
     if baseline == "paper":
       samples = rewards_BS.shape[1]
       result = jnp.where(jnp.arange(samples) == 0, result * samples, 0.0)
   elif baseline == "greedy":
-    result = rewards_BS - greedy_B[:, None]
+    known_B1 = jnp.isfinite(greedy_B)[:, None]
+    result = jnp.where(known_B1, rewards_BS - greedy_B[:, None], 0.0)
   elif baseline == "batch":
-    result = rewards_BS - jnp.sum(total_B1) / jnp.maximum(jnp.sum(count_B1), 1.0)
+    result = rewards_BS - _mean(rewards_BS, valid_BS, axis=None)
   else:
     result = rewards_BS
   if normalize:
-    mean_B1 = total_B1 / jnp.maximum(count_B1, 1.0)
-    variance_B1 = jnp.sum(valid * (rewards_BS - mean_B1) ** 2, axis=1, keepdims=True)
-    deviation_B1 = jnp.sqrt(variance_B1 / jnp.maximum(count_B1, 1.0))
+    deviation_B1 = jnp.sqrt(_mean((rewards_BS - mean_B1) ** 2, valid_BS, axis=1))
     result = jnp.where(deviation_B1 > 0, result / (deviation_B1 + 1e-6), 0.0)
   return result * valid
+
+
+def _mean(
+  values_BS: Float[Array, "b s"], valid_BS: Bool[Array, "b s"], axis: int | None
+) -> Float[Array, "means 1"]:
+  """Mean of the valid values, 0 of none.
+
+  Counted from the lowest, so that the mean of equal values is exactly theirs: what rounding leaves
+  of their difference would be an advantage, and a large one after division by the deviation.
+  """
+  lowest = jnp.min(jnp.where(valid_BS, values_BS, jnp.inf), axis, keepdims=True)
+  total = jnp.sum(jnp.where(valid_BS, values_BS - lowest, 0.0), axis, keepdims=True)
+  count = jnp.sum(valid_BS, axis, keepdims=True)
+  return jnp.where(count > 0, lowest + total / jnp.maximum(count, 1), 0.0)
 
 
 def reinforce(scored: Scored, advantages_BS: Float[Array, "b s"]) -> Float[Array, ""]:

@@ -7,14 +7,16 @@ python -m rtune.main --config configs/detection_recall.py[:variant] --workdir ru
 import ast
 import os
 import pathlib
+import re
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import ml_collections
 
-from rtune import commands
+from rtune import commands, parts
 from rtune import config as configs
 from rtune.errors import RtuneError, UsageError
 
@@ -62,7 +64,7 @@ def parse_flags(args: Sequence[str]) -> Flags:
       overrides.append((name.removeprefix("config."), value))
     else:
       values[name] = value
-  if "config" not in values:
+  if not values.get("config"):
     raise UsageError(f"--config is missing.\n{_USAGE}")
   stem = pathlib.Path(values["config"].partition(":")[0]).stem
   workdir = values.get("workdir") or f"runs/{stem}_{time.strftime('%Y%m%d_%H%M%S')}"
@@ -73,13 +75,18 @@ def load_config(name: str, overrides: Sequence[tuple[str, str]] = ()) -> configs
   """The config of `path.py[:variant]` with overrides applied, checked."""
   path, _, variant = name.partition(":")
   try:
-    config = configs.resolve(f"{path}:get_config")(variant or None)
+    config = parts.resolve(f"{path}:get_config")(variant or None)
   except RtuneError:
     raise
   except SyntaxError as error:
     raise UsageError(f"{error.filename}, line {error.lineno}: {error.msg}.") from error
   except Exception as error:
-    raise UsageError(f"{path} failed: {type(error).__name__}: {error}") from error
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
+    where = f"{path}, line {lines[-1]}" if lines else path
+    # ml_collections lists all the settings beside one that it does not know.
+    text = re.sub(r" Other fields present: .*}\"", ".", str(error), flags=re.DOTALL)
+    text = " ".join(text.split())
+    raise UsageError(f"{where}: {type(error).__name__}: {text}") from error
   for key, text in overrides:
     _override(config, key, text)
   return configs.parse(config)
@@ -101,8 +108,9 @@ def _override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
 
 
 def _unknown(node: object, path: str) -> UsageError:
-  known = list(node) if isinstance(node, ml_collections.ConfigDict) else []
-  return configs.unknown_key(path, known)
+  if isinstance(node, ml_collections.ConfigDict):
+    return configs.unknown_key(path, list(node))
+  return UsageError(f"Unknown config key {path}: {path.rpartition('.')[0]} is {node!r}.")
 
 
 def _value(text: str) -> object:

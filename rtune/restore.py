@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from rtune import config as configs
-from rtune import run_files, sharding, weights
+from rtune import parts, run_files, sharding, weights
 from rtune.errors import UsageError
 from rtune.policies.policy import Policy
 from rtune.tasks.task import Task
@@ -36,7 +36,7 @@ def restore(workdir: str | pathlib.Path) -> Restored:
   """
   folder = pathlib.Path(workdir).expanduser()
   config = run_files.read_config(folder)
-  task = configs.build(config.task, "task")
+  task = parts.build(config.task, "task")
   mesh = sharding.make_mesh(devices=jax.local_devices())
   return Restored(folder, config, task, task.policy(config.model), {}, mesh)
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rtune import config as configs
+from rtune import parts
 from rtune.errors import UsageError
 
 CONFIG = "config.json"
@@ -68,7 +69,7 @@ def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
   if isinstance(tree, Mapping):
     pairs = (leaves(value, f"{prefix}.{key}" if prefix else key) for key, value in tree.items())
     return {name: value for pair in pairs for name, value in pair.items()}
-  return {prefix: configs.as_tuples(tree)}
+  return {prefix: parts.as_tuples(tree)}
 
 
 def read_results(workdir: pathlib.Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from rtune import config as configs
-from rtune import console, run_files, sharding, vit_weights, weights
+from rtune import console, parts, run_files, sharding, vit_weights, weights
 from rtune.data.source import Source
 from rtune.errors import DataError, UsageError
 from rtune.policies.policy import Policy
@@ -42,18 +42,19 @@ def prepare(config: configs.Config) -> Setup:
   for key, phase in sizes.items():
     sharding.check_divisible(phase.batch_size, mesh, phase.accumulate, f"config.{key}")
   sharding.check_divisible(config.data.eval_batch_size, mesh, 1, "config.data.eval_batch_size")
-  train = configs.build(config.data.train, "data.train")
-  val = configs.build(config.data.val, "data.val")
+  train = parts.build(config.data.train, "data.train")
+  val = parts.build(config.data.val, "data.val")
   for source in (train, val):
     for text in getattr(source, "warnings", ()):
       console.warn(text)
-  task = configs.build(config.task, "task").bind(train)
+  task = parts.build(config.task, "task").bind(train)
   _check_same_classes(train, val)
   config = dataclasses.replace(
     config,
     task=configs.Part(config.task.fn, dataclasses.asdict(task)),
     reward=_with_counts(config.reward, train),
   )
+  _check_reward(config.reward)
   sharding.same_everywhere(configs.to_json(config), "the config")
   return Setup(config, task, task.policy(config.model), train, val, mesh, {})
 
@@ -62,10 +63,19 @@ def _with_counts(reward: configs.Reward, train: Source) -> configs.Reward:
   """A reward with a parameter `class_counts` that nobody gave gets those of the training data."""
   if not reward.fn or "class_counts" in reward.args:
     return reward
-  if "class_counts" not in inspect.signature(configs.resolve(reward.fn)).parameters:
+  if "class_counts" not in inspect.signature(parts.resolve(reward.fn)).parameters:
     return reward
   counts = tuple(int(count) for count in count_classes(train))
   return dataclasses.replace(reward, args={**reward.args, "class_counts": counts})
+
+
+def _check_reward(reward: configs.Reward) -> None:
+  """Names and arguments of rewards: a typo must not come to light after hours of imitation."""
+  if reward.fn:
+    parts.check_args(parts.resolve(reward.fn), reward.args, "reward", given=2)
+  extra = reward.supervised
+  if extra.fn:
+    parts.check_args(parts.resolve(extra.fn), extra.args, "reward.supervised", given=4)
 
 
 def _check_same_classes(train: Source, val: Source) -> None:
@@ -75,6 +85,16 @@ def _check_same_classes(train: Source, val: Source) -> None:
       f"Training and validation data have different categories: {ours} and {theirs}. Give both "
       "files the same 'categories' section."
     )
+
+
+def check_start(config: configs.Config, folder: pathlib.Path) -> None:
+  """Raises UsageError where weights that a new run in `folder` starts from are not there."""
+  if (folder / run_files.CONFIG).is_file():
+    return
+  if config.init_from or config.phases[0] != "mle":
+    _stand_in(config, folder)
+  if config.encoder_init and not pathlib.Path(config.encoder_init).expanduser().is_file():
+    raise UsageError(f"config.encoder_init: {config.encoder_init} does not exist.")
 
 
 def initial_params(setup: Setup, phase: str, folder: pathlib.Path) -> Any:

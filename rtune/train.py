@@ -20,7 +20,7 @@ from rtune.logs import TIME, Clock, MetricLog
 from rtune.optim import Schedule, check_optim, make_optimizer
 from rtune.progress import Progress
 from rtune.rewards.scoring import make_scoring
-from rtune.setup import Setup, initial_params, prepare
+from rtune.setup import Setup, check_start, initial_params, prepare
 from rtune.stopping import StopRequest, on_signals
 
 _SEEDS = {"mle": 0, "control": 1, "reward": 2}  # every phase draws its own data and randomness
@@ -52,6 +52,7 @@ def run(
     check_optim(getattr(config, name).optim, getattr(config, name).steps, f"config.{name}.optim")
   setup = prepare(config)
   config = setup.config
+  check_start(config, pathlib.Path(folder).expanduser())
   with _held(folder, force) as path, on_signals() as stop:
     if jax.process_index() == 0:
       run_files.settle_config(path, config, allow_config_change)

@@ -1,7 +1,10 @@
 """Shape annotations of rtune are executed in every test; real data are found beside the checkout."""
 
+import logging
 import os
 import pathlib
+import shutil
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -12,6 +15,23 @@ install_import_hook("rtune", "beartype.beartype")
 import pytest
 
 
+def pytest_configure(config):
+  """Tests build the same small programs again and again, also in processes of their own."""
+  folder = tempfile.mkdtemp(prefix="rtune_compiled_")
+  config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+  os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
+  os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+
+@pytest.fixture(autouse=True)
+def own_logging():
+  """Leaves rtune's logger as it was: a command that starts in this process takes it over."""
+  logger = logging.getLogger("rtune")
+  before = logger.propagate, logger.level, [*logger.handlers]
+  yield
+  logger.propagate, logger.level, logger.handlers = before
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> pathlib.Path:
   """The folder of real images and annotations; tests that need it skip where it is absent."""
@@ -19,3 +39,57 @@ def shared_data() -> pathlib.Path:
   if not path.is_dir():
     pytest.skip(f"needs real images in {path}, which is not there")
   return path
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory) -> pathlib.Path:
+  """The workdir of a finished run: evaluations and checkpoints of steps 10, 20, 30. Read only."""
+  from rtune import main, train
+
+  config = pathlib.Path(__file__).resolve().parents[1] / "configs" / "detection_recall.py"
+  folder = tmp_path_factory.mktemp("tiny_run")
+  train.run(main.load_config(f"{config}:tiny", [("checkpoints.keep_every", "10")]), str(folder))
+  return folder
+
+
+@pytest.fixture(scope="session")
+def boxes_run(tiny_run, tmp_path_factory) -> pathlib.Path:
+  """A copy of `tiny_run` that draws boxes, other ones in every image and phase. Read only.
+
+  Its weights are made by hand: a strong code in the position embeddings says which field of a box
+  comes next, and random weights on what the image adds decide the rest.
+  """
+  import shutil
+
+  import numpy as np
+
+  from rtune import run_files, weights
+
+  folder = tmp_path_factory.mktemp("boxes_run") / "run"
+  shutil.copytree(tiny_run, folder)
+  for seed, phase in enumerate(("mle", "reward")):
+    path = run_files.weights_path(folder, phase)
+    leaves = weights.flatten(weights.load_weights(path))
+    rng = np.random.default_rng(seed)
+    positions, width = leaves["decoder/pos_embedding"].shape[1:]
+    code = np.linalg.qr(rng.normal(size=(width, 6)))[0].T
+    # Tokens: 0 ends, 1 and 2 are confidences, 3 to 51 coordinates, then six classes.
+    fields = [range(3, 28), range(3, 28), range(28, 52), range(28, 52), range(52, 58), (1, 2)]
+    kernel = 2.0 * rng.normal(size=(width, 58))
+    for field, tokens in enumerate(fields):
+      kernel[:, list(tokens)] += 20 * code[field][:, None]
+    kernel[:, 0] = kernel[:, 3] + 0.5 * rng.normal(size=width)
+    changed = {
+      "decoder/pos_embedding": 8 * code[np.arange(positions) % 6][None],
+      "decoder/LogitsDense/kernel": kernel,
+      "decoder/LogitsDense/bias": np.zeros(58),
+      "decoder/EmbedTargets/embedding": 0.3 * leaves["decoder/EmbedTargets/embedding"],
+    }
+    for name, value in changed.items():
+      assert value.shape == leaves[name].shape, name
+      leaves[name] = value.astype(np.float32)
+    for name in leaves:
+      if name.startswith("decoder/") and "CrossAttn" in name and name.endswith("kernel"):
+        leaves[name] = 3 * leaves[name]
+    weights.save_weights(path, weights.nest(leaves), {"phase": phase, "format": "rtune"})
+  return folder

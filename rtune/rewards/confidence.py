@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from rtune.policies.autoregressive import alive
 from rtune.rewards.boxes import match_iou
 from rtune.tasks.boxes import Boxes
-from rtune.tasks.detection import CONFIDENCES, ENDING, FIELDS
+from rtune.tasks.detection import CONFIDENCES, FIELDS
 
 
 def expected_iou(
@@ -26,15 +25,12 @@ def expected_iou(
 ) -> Float[Array, ""]:
   """Cross-entropy of the confidence tokens of one sample (released reward's docstring, 2302.08242).
 
-  The target over tokens (0, 1, 2) is (0, 1 - IoU, IoU) for a box, with IoU 0 for one that points to
-  nothing, and (1, 0, 0) for a slot without one. Slots after the end are never sampled and count
-  as zeros of the mean over all slots.
+  The target over tokens (0, 1, 2) is (0, 1 - IoU, IoU), with IoU 0 for a box that points to nothing.
+  The released loss also teaches (1, 0, 0) where a slot is padding. Here the end of a sequence says
+  that, and padding is never sampled. Nor is it taught where a box is malformed or its confidence
+  was drawn as 0: each such box would make the next one likelier, until there are none.
   """
   log_probs_NC = jax.nn.log_softmax(logits)[FIELDS - 1 :: FIELDS, :CONFIDENCES]
   iou_N = match_iou(prediction, truth, iou_threshold)
-  box_N3 = jnp.stack([jnp.zeros_like(iou_N), 1 - iou_N, iou_N], axis=-1)
-  target_N3 = jnp.where(prediction.present[:, None], box_N3, jnp.array([1.0, 0.0, 0.0]))
-  loss_N = -jnp.sum(jax.lax.stop_gradient(target_N3) * log_probs_NC, axis=-1)
-  # The slot that ends the sequence opens with the end: its confidence is not sampled either.
-  sampled_N = alive(actions, ENDING)[FIELDS - 1 :: FIELDS]
-  return jnp.mean(loss_N * sampled_N)
+  loss_N = -(1 - iou_N) * log_probs_NC[:, 1] - iou_N * log_probs_NC[:, 2]
+  return jnp.mean(jnp.where(prediction.present, loss_N, 0.0))

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
 from rtune import config as configs
-from rtune import sharding
+from rtune import parts, sharding
 from rtune.errors import UsageError
 from rtune.rewards.host import HostReward, host_options
 from rtune.tasks.task import Task
@@ -45,7 +45,7 @@ class Scoring(NamedTuple):
 
 def make_scoring(phase: configs.Reward, task: Task, frozen: Any, mesh: Mesh) -> Scoring:
   """The scoring that a config names: on the device, or on the host where it is marked so."""
-  reward_fn = configs.resolve(phase.fn)
+  reward_fn = parts.resolve(phase.fn)
   if host_options(reward_fn) is None:
     score = _on_device(reward_fn, phase, task, frozen)
   else:
@@ -97,7 +97,7 @@ def _on_host(call: HostReward, task: Task, frozen: Any, mesh: Mesh):
 
 def _supervised(phase: configs.Reward, task: Task, frozen: Any):
   """The extra loss, mapped over B and S and averaged."""
-  extra_fn = configs.resolve(phase.supervised.fn)
+  extra_fn = parts.resolve(phase.supervised.fn)
 
   def one(logits, actions, prediction, truth):
     return extra_fn(logits, actions, prediction, truth, **phase.supervised.args)

@@ -46,11 +46,16 @@ class Detection:
   scale_min: float = 1.0  # scale jitter in training
   scale_max: float = 1.0  # scale jitter in training; above 1 crops
   min_visible: float = 0.3  # cropped objects with less than this share of their area are dropped
+  even_confidence: bool = False  # imitate confidence 1 or 2 by chance: undecided, ready to be tuned
   tune_confidence: bool = True  # whether REINFORCE acts on confidence tokens, as the paper's does
   score_by: str = "confidence"  # a box's score: expected IoU, or "class": its class's probability
   clip_tokens: bool = False  # as the released code: illegal tokens become the nearest legal ones
 
   def __post_init__(self):
+    for name, least in (("image_size", 1), ("max_boxes", 1), ("levels", 2)):
+      if getattr(self, name) < least:
+        value = getattr(self, name)
+        raise UsageError(f"config.task.args.{name} is {value}; it must be at least {least}.")
     if self.score_by not in ("confidence", "class"):
       raise UsageError(f"task.args.score_by is {self.score_by!r}; write 'confidence' or 'class'.")
 
@@ -111,6 +116,11 @@ class Detection:
     return {"image": image, "boxes": slots, "labels": names, "content": content}
 
   def policy(self, model: config.Model) -> Policy:
+    if self.image_size % model.encoder.patch_size:
+      raise UsageError(
+        f"config.task.args.image_size={self.image_size} is not a multiple of "
+        f"config.model.encoder.patch_size={model.encoder.patch_size}."
+      )
     network = encoder_decoder.build(model, self.vocab_size, self.length)
     return autoregressive(network, self.length, ENDING, model.cache_block)
 
@@ -121,7 +131,14 @@ class Detection:
     order_BN = jnp.argsort(rank_BN, axis=1)
     boxes = jnp.take_along_axis(batch["boxes"], order_BN[..., None], axis=1)
     labels = jnp.take_along_axis(batch["labels"], order_BN, axis=1)
-    return self.tokens(boxes, labels)
+    tokens = self.tokens(boxes, labels)
+    if not self.even_confidence:
+      return tokens
+    # A model that is sure of token 2 must first unlearn it, and takes its boxes down with it.
+    coin_BN = jax.random.bernoulli(jax.random.fold_in(key, 1), shape=present_BN.shape)
+    fields_BNF = tokens.reshape(*present_BN.shape, FIELDS)
+    confidence_BN = jnp.where(coin_BN, fields_BNF[..., -1], jnp.minimum(fields_BNF[..., -1], 1))
+    return fields_BNF.at[..., -1].set(confidence_BN).reshape(tokens.shape)
 
   def tokens(self, boxes: Float[Array, "*b n 4"], labels: Int[Array, "*b n"]) -> Int[Array, "*b l"]:
     """Boxes with labels (-1 = empty slot) as tokens; a box is at least one level wide and high."""

@@ -39,9 +39,10 @@ def test_a_box_of_another_class_expects_nothing():
   np.testing.assert_allclose(value, -log_probs[0, 1] / 3, rtol=1e-5)
 
 
-def test_what_is_no_box_is_padding():
-  value, log_probs = loss(sample((5, 5, 2, 2, 0)))  # inverted
-  np.testing.assert_allclose(value, -log_probs[0, 0] / 3, rtol=1e-5)
+def test_what_is_no_box_teaches_nothing():
+  assert loss(sample((5, 5, 2, 2, 0)))[0] == 0  # inverted
+  doubted = sample((0, 0, 5, 5, 0)).at[5].set(0)
+  assert loss(doubted)[0] == 0
 
 
 def test_nothing_after_the_end_counts():
