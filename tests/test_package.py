@@ -1,0 +1,26 @@
+"""What importing rtune costs, and what it must never bring along."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def modules_after(statement: str) -> set[str]:
+  """Top-level packages that a fresh interpreter has loaded after `statement`."""
+  code = f"{statement}; import sys; print(*{{name.split('.')[0] for name in sys.modules}})"
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+  return set(done.stdout.split())
+
+
+def test_importing_rtune_is_light():
+  assert not modules_after("import rtune") & {"jax", "numpy", "flax", "grain", "orbax"}
+
+
+def test_a_config_is_read_without_jax():
+  assert not modules_after("import rtune.main, rtune.config, rtune.parts") & {"jax", "flax"}
+
+
+@pytest.mark.parametrize("module", ["rtune.train", "rtune.data.tfds", "rtune.evaluate"])
+def test_tensorflow_stays_out(module):
+  assert not modules_after(f"import {module}") & {"tensorflow", "tensorflow_datasets"}
