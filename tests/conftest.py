@@ -1,4 +1,4 @@
-"""Shape annotations of rtune are executed in every test; real data are found beside the checkout."""
+"""Shape annotations of rtune are executed in every test; real data lie beside the checkout."""
 
 import logging
 import os
@@ -8,11 +8,10 @@ import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import pytest
 from jaxtyping import install_import_hook
 
 install_import_hook("rtune", "beartype.beartype")
-
-import pytest
 
 
 def pytest_configure(config):
