@@ -19,6 +19,7 @@ from rtune.evaluate import evaluate, make_predict
 from rtune.logs import TIME, Clock, MetricLog
 from rtune.optim import Schedule, check_optim, make_optimizer
 from rtune.progress import Progress
+from rtune.report import write_report
 from rtune.rewards.scoring import make_scoring
 from rtune.setup import Setup, check_start, initial_params, prepare
 from rtune.stopping import StopRequest, on_signals
@@ -69,7 +70,9 @@ def run(
       ) as log:
         _run_phases(Run(setup, path, saves, log, stop, Clock()))
   results = run_files.read_results(path)
-  console.say(results_table(results, setup.task.headline))
+  if jax.process_index() == 0:
+    console.stage("writing the report")
+    console.say(f"{write_report(path, setup.val)}\n{results_table(results, setup.task.headline)}")
   return results
 
 

@@ -1,0 +1,138 @@
+"""Many answers for each of a few images, and their rewards: what analyses are made from.
+
+Dimension key:
+  B: batch of images
+  I: images
+  S: samples for each image
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from rtune import restore, sharding
+from rtune.data import loader
+from rtune.data.source import Source
+from rtune.progress import Progress
+from rtune.restore import Restored
+from rtune.rewards.scoring import make_scoring
+
+_IMAGES_A_CALL = 8
+
+
+class Pool(NamedTuple):
+  """The answers of one phase's model, as numbers.
+
+  Attributes:
+    phase: whose weights.
+    images: index of each image in the source.
+    reward: NaN where it could not be computed.
+    log_prob: of the whole answer, in nats.
+    greedy: reward of the greedy answer.
+  """
+
+  phase: str
+  images: Int[np.ndarray, " i"]
+  reward: Float[np.ndarray, "i s"]
+  log_prob: Float[np.ndarray, "i s"]
+  greedy: Float[np.ndarray, " i"]
+
+
+class _Sampler(NamedTuple):
+  """Device programs.
+
+  Attributes:
+    draw: (params, image, key) -> (actions [B, S, ...], log-probability [B, S]).
+    mode: (params, image) -> actions [B, 1, ...].
+    reward: (actions [B, S, ...], inputs) -> float [B, S] on the host, NaN where there is none.
+  """
+
+  draw: Callable[..., tuple[Array, Array]]
+  mode: Callable[..., Array]
+  reward: Callable[..., np.ndarray]
+
+
+def draw_pools(
+  run: Restored, source: Source, num_images: int, num_samples: int, chunk: int, seed: int
+) -> list[Pool]:
+  """Draws from every finished phase; the same arguments give the same pools.
+
+  Args:
+    source: its first images are taken.
+    chunk: samples of an image that are drawn at once; memory grows with it, not with the whole.
+  """
+  num_images, chunk = min(num_images, len(source)), min(chunk, num_samples)
+  phases = restore.finished(run)
+  sampler, starts = _make_sampler(run, chunk), range(0, num_samples, chunk)
+  pools, drawn = [], 0
+  with Progress(len(phases) * num_images * num_samples, "draw", "sample") as progress:
+    for phase in phases:
+      _, params = restore.load_params(run, phase)
+      rows = []
+      for indices, inputs in _batches(run, source, num_images):
+        key = jax.random.fold_in(jax.random.key(seed), int(indices[0]))
+        chunks = []
+        for start in starts:
+          chunks.append(_draw_chunk(sampler, params, inputs, jax.random.fold_in(key, start)))
+          drawn += len(indices) * min(chunk, num_samples - start)
+          progress.update(drawn)
+        # The last chunk is drawn whole, so that one shape is compiled, and cut here.
+        both = (np.concatenate(x, axis=1)[:, :num_samples] for x in zip(*chunks, strict=True))
+        greedy_B = sampler.reward(sampler.mode(params, inputs["image"]), inputs)[:, 0]
+        rows.append([indices, *(x[: len(indices)] for x in (*both, greedy_B))])
+      pools.append(Pool(phase, *(np.concatenate(x) for x in zip(*rows, strict=True))))
+  return pools
+
+
+def _draw_chunk(
+  sampler: _Sampler, params: Any, inputs: dict[str, Any], key: Array
+) -> tuple[np.ndarray, np.ndarray]:
+  """Rewards and log-probabilities [B, S] of fresh answers."""
+  actions, log_prob = sampler.draw(params, inputs["image"], key)
+  return sampler.reward(actions, inputs), sharding.local_rows(log_prob)
+
+
+def _make_sampler(run: Restored, chunk: int) -> _Sampler:
+  policy = run.policy
+  scoring = make_scoring(run.config.reward, run.task, run.frozen, run.mesh)
+
+  @jax.jit
+  def draw(params, images, key):
+    sampled = policy.sample(params, images, key, chunk)
+    log_prob = sampled.log_prob
+    return sampled.actions, jnp.sum(log_prob, axis=tuple(range(2, log_prob.ndim)))
+
+  @jax.jit
+  def mode(params, images):
+    return policy.mode(params, images)[:, None]
+
+  def reward(actions, inputs):
+    scores = scoring.score(actions, inputs)
+    reward, valid = sharding.local_rows(scores.reward), sharding.local_rows(scores.valid)
+    return np.where(valid, reward, np.nan)
+
+  return _Sampler(draw, mode, reward)
+
+
+def _batches(
+  run: Restored, source: Source, num_images: int
+) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
+  """(indices of the images that count, features [B, ...] on the devices)."""
+  unit = run.mesh.size
+  batches = loader.eval_batches(
+    source,
+    run.task.example,
+    batch_size=-(-min(_IMAGES_A_CALL, num_images) // unit) * unit,
+    num_threads=run.config.data.threads,
+    prefetch=1,
+    num_examples=num_images,
+  )
+  try:
+    for batch in batches:
+      yield batch.indices[batch.mask], sharding.put_batch(run.mesh, batch.features)
+  finally:
+    batches.close()

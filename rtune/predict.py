@@ -1,0 +1,198 @@
+"""Images in, results file and drawn pictures out.
+
+python -m rtune.predict --workdir W IMAGES_AND_FOLDERS... --out D [--phase P] [--score_threshold T]
+
+D/predictions.json  what the official scorer reads (for boxes: COCO's results format)
+D/images.json       "images": [{id, file_name, width, height, drawing}] and "skipped"
+D/*_predicted.*     the pictures
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from rtune import commands, console, launch, restore, run_files
+from rtune.data.images import read_image
+from rtune.data.source import Example
+from rtune.errors import DataError, StorageError, UsageError
+from rtune.evaluate import judge, make_predict
+from rtune.restore import Restored
+from rtune.tasks.task import Task
+
+# Files in folders; a file that is named is tried whatever it is called.
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff")
+_PROBLEM = "problem"
+
+
+class ImageFiles:
+  """A `Source` of images without annotation; those that cannot be read say so under "problem"."""
+
+  def __init__(self, task: Task, paths: Sequence[pathlib.Path]):
+    self._task, self._paths, self._ids = task, paths, image_ids(paths)
+
+  def __len__(self) -> int:
+    return len(self._paths)
+
+  def __getitem__(self, index: int) -> Example:
+    try:
+      image, problem = read_image(self._paths[index]), ""
+    except DataError as error:
+      image, problem = np.zeros((1, 1, 3), np.uint8), str(error)
+    raw = self._task.unlabeled(image, self._ids[index])
+    return {**raw, "size": image.shape[:2], _PROBLEM: problem}
+
+
+def image_ids(paths: Sequence[pathlib.Path]) -> list[int]:
+  """The number that a file is called, as in COCO; others get the numbers that are left, from 1."""
+  numbers: dict[int, int] = {}  # image id -> place in `paths`; of equal names the first keeps it
+  for place, path in enumerate(paths):
+    if path.stem.isascii() and path.stem.isdigit() and len(path.stem) <= 18:
+      numbers.setdefault(int(path.stem), place)
+  ids, following = {place: number for number, place in numbers.items()}, 1
+  for place in range(len(paths)):
+    while place not in ids and following in numbers:
+      following += 1
+    if place not in ids:
+      ids[place], following = following, following + 1
+  return [ids[place] for place in range(len(paths))]
+
+
+def find_images(names: Sequence[str], out: pathlib.Path) -> list[pathlib.Path]:
+  """Files as they are named, folders with all that is in them, each file once.
+
+  Raises:
+    UsageError: nothing to do, or an image lies in the folder that is written to.
+  """
+  found, out = [], out.absolute()
+  for name in names:
+    path = pathlib.Path(name).expanduser().absolute()
+    found += _in_folder(path, out) if path.is_dir() else [path]
+  for path in found:
+    if out == path.parent:
+      raise UsageError(f"{path} lies in --out; write to a folder without images of yours.")
+  if not found:
+    raise UsageError(f"no images in {', '.join(names)}; known are {', '.join(_SUFFIXES)}.")
+  return list(dict.fromkeys(found))
+
+
+def _in_folder(folder: pathlib.Path, out: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Image files below a folder, by name; not what an earlier call has written there."""
+  if folder == out:
+    raise UsageError(f"{folder} is --out as well; write to a folder without images of yours.")
+  for parent, folders, files in os.walk(folder):
+    here = pathlib.Path(parent)
+    folders[:] = sorted(name for name in folders if here / name != out)
+    for name in sorted(files):
+      if name.lower().endswith(_SUFFIXES) and not name.startswith("."):
+        yield here / name
+
+
+def predict_files(
+  run: Restored, params: Any, paths: Sequence[pathlib.Path], out: pathlib.Path, threshold: float
+) -> list[dict[str, str]]:
+  """Writes predictions and pictures of image files; returns what was skipped and why."""
+  task, data = run.task, run.config.data
+  metric, source = task.metric(), ImageFiles(task, paths)
+  predict = make_predict(task, run.policy, run.frozen)
+  state, images, skipped, drawings = metric.init(), [], [], set()
+  for one in judge(params, predict, task, source, data, run.mesh):
+    path, truth = paths[one.index], one.truth
+    if truth[_PROBLEM]:
+      console.warn(f"skipped: {truth[_PROBLEM]}")
+      skipped.append({"file_name": str(path), _PROBLEM: truth[_PROBLEM]})
+      continue
+    record = _above(one.record, threshold)
+    state = metric.update(state, record, truth)
+    drawing = _drawing_name(path, truth["image_id"], drawings)
+    _save(task.draw(read_image(path), record), out / drawing)
+    height, width = truth["size"]
+    images.append(
+      {
+        "id": truth["image_id"],
+        "file_name": str(path),
+        "width": width,
+        "height": height,
+        "drawing": drawing,
+      }
+    )
+  results = metric.results(state) if metric.results else []
+  _write_json(out / "predictions.json", results)
+  _write_json(out / "images.json", {"images": images, "skipped": skipped})
+  return skipped
+
+
+def _above(record: Mapping[str, Any], threshold: float) -> dict[str, Any]:
+  """What of a record has at least this score; all of it where a task gives no scores."""
+  if "scores" not in record:
+    return dict(record)
+  keep = record["scores"] >= threshold
+  return {k: v[keep] if np.shape(v)[:1] == keep.shape else v for k, v in record.items()}
+
+
+def _drawing_name(path: pathlib.Path, image_id: int, taken: set[str]) -> str:
+  suffix = ".jpg" if path.suffix.lower() in (".jpg", ".jpeg") else ".png"
+  stem = path.stem
+  while f"{stem}{suffix}".lower() in taken:  # file systems may not tell upper from lower case
+    stem += f"_{image_id}"
+  name = f"{stem}_predicted{suffix}"
+  taken.add(f"{stem}{suffix}".lower())
+  return name
+
+
+def _save(picture: np.ndarray, path: pathlib.Path) -> None:
+  options = {"quality": 92, "subsampling": 0} if path.suffix == ".jpg" else {}
+  Image.fromarray(picture).save(path, **options)
+
+
+def _write_json(path: pathlib.Path, value: Any) -> None:
+  run_files.write_whole(path, json.dumps(value) + "\n")
+
+
+def main(args: Sequence[str]) -> int:
+  """The command; returns its exit code, 3 if an image was skipped."""
+  parser = commands.Parser("rtune.predict", "Predicts on images and draws the predictions.")
+  add = parser.add_argument
+  add("--workdir", required=True, help="folder of the run")
+  add("images", nargs="+", help="image files, and folders that are searched for them")
+  add("--out", required=True, help="folder to write to")
+  add("--phase", default="", help="whose weights; default: the last phase that is finished")
+  add("--score_threshold", type=float, default=0.0, help="leave out what has a lower score")
+  add("--batch_size", type=commands.positive, help="images a step; default: as in evaluation")
+  return commands.guarded(lambda: _command(parser.parse_args(args)))
+
+
+def _command(flags: argparse.Namespace) -> None:
+  out = pathlib.Path(flags.out).expanduser()
+  paths = find_images(flags.images, out)
+  launch.start()
+  run = restore.restore(flags.workdir)
+  devices, most = run.mesh.size, run.config.data.eval_batch_size
+  # Few images need no batch of hundreds.
+  batch_size = flags.batch_size or min(most, -(-len(paths) // devices) * devices)
+  run = restore.with_batch_size(run, batch_size)
+  phase, params = restore.load_params(run, flags.phase)
+  try:
+    out.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UsageError(f"--out {out} cannot be written ({error.strerror})") from error
+  console.stage(f"{phase}: predicting on {len(paths)} images")
+  try:
+    skipped = predict_files(run, params, paths, out, flags.score_threshold)
+  except OSError as error:
+    raise StorageError(f"--out {out} cannot be written: {error}.") from error
+  console.say(f"written to {out}: {len(paths) - len(skipped)} images")
+  if skipped:
+    raise DataError(f"{len(skipped)} of {len(paths)} images were skipped; see {out}/images.json")
+
+
+if __name__ == "__main__":
+  with contextlib.suppress(BrokenPipeError):
+    sys.exit(main(sys.argv[1:]))

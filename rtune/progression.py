@@ -1,0 +1,99 @@
+"""Reward against metric over a run: one row for each evaluation.
+
+A row is {"step", "phase", "reward", and the metric's headline numbers}.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from rtune import console, logs, past, restore
+from rtune.config import Config
+from rtune.data.source import Source
+from rtune.estimators import pearson, spearman
+from rtune.evaluate import evaluate, make_predict
+from rtune.restore import Restored
+from rtune.rewards.scoring import make_scoring
+
+Row = dict[str, Any]
+ENOUGH = 3  # two points always lie on a line
+
+
+def evaluations(run: Restored, source: Source) -> list[Row]:
+  """The evaluations that the run logged; if these are too few, kept checkpoints are evaluated."""
+  rows = {row["step"]: row for row in _logged(run)}
+  if len(rows) >= ENOUGH:
+    return list(rows.values())
+  kept = {step: phase for step, phase in past.kept_steps(run.folder).items() if step not in rows}
+  if len(rows) + len(kept) >= ENOUGH:
+    console.stage(f"{len(rows)} evaluations in the log; evaluating {len(kept)} kept checkpoints")
+    rows |= {row["step"]: row for row in _recomputed(run, source, kept)}
+  else:
+    console.warn(
+      f"reward against metric needs {ENOUGH} evaluations, {run.folder} has {len(rows)} in its log "
+      f"and {len(kept)} more checkpoints. A run with --config.eval_every=N logs one every N steps; "
+      "--config.checkpoints.keep_every=N keeps what this command can evaluate."
+    )
+  return [rows[step] for step in sorted(rows)]
+
+
+def _logged(run: Restored) -> list[Row]:
+  lines = [line for line in logs.read_metrics(run.folder) if "val/reward" in line]
+  return [_row(run, line["step"], phase_at(run.config, line["step"]), line) for line in lines]
+
+
+def _row(run: Restored, step: int, phase: str, values: dict[str, float]) -> Row:
+  """NaN for a number that an older rtune did not report yet."""
+  names = ("reward", *run.task.headline)
+  return {"step": step, "phase": phase} | {n: values.get(f"val/{n}", math.nan) for n in names}
+
+
+def _recomputed(run: Restored, source: Source, kept: dict[int, str]) -> list[Row]:
+  config = run.config
+  _, template = restore.load_params(run)
+  predict = make_predict(run.task, run.policy, run.frozen)
+  scoring = make_scoring(config.reward, run.task, run.frozen, run.mesh)
+  rows = []
+  for number, (step, phase) in enumerate(kept.items(), 1):
+    console.stage(f"checkpoint {number} of {len(kept)}: {phase}, step {step}")
+    params = past.read_params(run.folder, step, template)
+    values = evaluate(
+      params, predict, run.task, source, config.data, run.mesh, scoring, config.eval_examples
+    )
+    rows.append(_row(run, step, phase, {f"val/{key}": value for key, value in values.items()}))
+  return rows
+
+
+def phase_at(config: Config, step: int) -> str:
+  """The phase of a step of the log; steps count on from phase to phase."""
+  end = 0
+  for name in config.phases:
+    if name == "mle" and config.init_from:
+      continue
+    end += getattr(config, name).steps
+    if step <= end:
+      return name
+  return config.phases[-1]
+
+
+def correlations(rows: list[Row], metrics: tuple[str, ...]) -> list[Row]:
+  """Pearson's and Spearman's, of each phase with at least three evaluations, and of all.
+
+  What mle ended with is where the later phases began, so it counts among theirs.
+  """
+  starts = [row for row in rows if row["phase"] == "mle"][-1:]
+  scopes = {"all": rows}
+  for phase in dict.fromkeys(row["phase"] for row in rows):
+    scopes[phase] = [row for row in rows if row["phase"] == phase]
+    if phase != "mle":
+      scopes[phase] = starts + scopes[phase]
+  result = []
+  for scope, own in scopes.items():
+    for metric in metrics if len(own) >= ENOUGH else ():
+      both = [np.array([row[key] for row in own]) for key in ("reward", metric)]
+      finite = np.isfinite(both).all(axis=0)
+      x, y = (series[finite] for series in both)
+      entry = {"phase": scope, "metric": metric, "evaluations": len(x)}
+      result.append(entry | {"pearson": pearson(x, y), "spearman": spearman(x, y)})
+  return result

@@ -1,0 +1,210 @@
+"""One page about a run: what it was, what came of it, how it went, what it sees in images.
+
+python -m rtune.report --workdir W [--compare W_CONTROL] [--limit N]
+
+The page is a single file, W/report.html, which asks for nothing from anywhere.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+
+from rtune import commands, console, launch, report_phases, restore, run_files
+from rtune import config as configs
+from rtune import report_html as page
+from rtune.data.source import Source
+from rtune.errors import RtuneError, UsageError
+from rtune.evaluate import open_source
+from rtune.report_curves import Branch, draw_curves, read_branches, seconds_by_part
+from rtune.report_phases import Phase
+from rtune.restore import Restored
+
+FILE = "report.html"
+LIMIT = 2000  # validation images that classes and pictures are taken from
+_LONGEST = 160  # characters of a setting
+_PARTS = ("data", "sample", "score", "update", "eval")  # of a step, in order
+
+
+def write_report(
+  workdir: str | pathlib.Path, val: Source | None = None, compare: str = "", limit: int = LIMIT
+) -> pathlib.Path:
+  """Writes report.html into a workdir, of whatever is there, in this process alone.
+
+  Args:
+    val: the run's validation data, if it is open already.
+    compare: workdir of another run, whose control (or else last) phase is shown beside ours.
+    limit: validation images to look at, from the first on; 0 = all.
+
+  Returns:
+    The path of the page.
+
+  Raises:
+    UsageError: no workdir, or runs that cannot be compared.
+  """
+  run = restore.restore(workdir)
+  other = restore.restore(compare) if compare else None
+  if other is not None:
+    _check_comparable(run, other)
+  problem = ""
+  if val is None:
+    try:
+      val = open_source(run)
+    except RtuneError as error:
+      problem = f"No pictures and classes: the validation data cannot be read. {error}"
+  phases = report_phases.read_phases(run, other, val, limit)
+  branches = read_branches(run.folder, run.config)
+  if other is not None:
+    branches += _beside(other, branches)
+  figures = draw_curves(branches, run.task.headline)
+  body = [
+    *_head(run, phases, branches),
+    page.section("Results", _results(phases, val, limit, problem)),
+    page.section("Curves", [page.charts(figures)] if figures else []),
+    *(report_phases.pictures(run.task, phases, val) if val is not None else []),
+    page.section("Time", [_time_table(phases, branches)]),
+    page.section("Config", _config(run.config)),
+  ]
+  path = run.folder / FILE
+  run_files.write_whole(path, page.page(f"{report_phases.name_of(run)}: report", body))
+  return path
+
+
+def _check_comparable(run: Restored, other: Restored) -> None:
+  ours, theirs = (getattr(r.task, "category_ids", type(r.task)) for r in (run, other))
+  if ours != theirs:
+    raise UsageError(f"--compare {other.folder}: its classes are not those of {run.folder}.")
+  if not restore.finished(other):
+    raise UsageError(f"--compare {other.folder}: no phase of it is finished.")
+
+
+def _beside(other: Restored, ours: Sequence[Branch]) -> list[Branch]:
+  """The other run's phase, moved to where our imitation has ended."""
+  name = report_phases.compared(other)
+  label = f"{report_phases.LABELS[name]} of {report_phases.name_of(other)}"
+  start = max((branch.start for branch in ours), default=0)
+  moved = []
+  for branch in read_branches(other.folder, other.config):
+    if branch.name == name:
+      rows = [row | {"step": row["step"] - branch.start + start} for row in branch.rows]
+      moved.append(Branch(name, label, start, rows))
+  return moved
+
+
+def _head(run: Restored, phases: Sequence[Phase], branches: Sequence[Branch]) -> list[str]:
+  """The name, the numbers that matter, and what was done."""
+  config, name = run.config, report_phases.name_of(run)
+  date = time.strftime("%Y-%m-%d %H:%M")
+  tuned = "reward" in config.phases
+  facts = [
+    ("task", config.task.fn),
+    ("reward", _call(config.reward.fn, config.reward.args) if tuned else ""),
+    ("trained on", _call(config.data.train.fn, config.data.train.args)),
+    ("validated on", _call(config.data.val.fn, config.data.val.args)),
+    ("starts from", config.init_from),
+  ]
+  skipped = sum(branch.rows[-1].get("skipped", 0) for branch in branches)
+  note = f"{skipped:.0f} updates were not finite and were left out."
+  return [
+    f"<h1>{page.text(name)}</h1>{page.paragraph(f'Report of rtune, {date}', 'soft')}",
+    report_phases.headline_tiles(phases, run.task.headline),
+    _phase_table(config, phases),
+    page.table([], [fact for fact in facts if fact[1]], left=True),
+    page.paragraph(note, "note") if skipped else "",
+  ]
+
+
+def _phase_table(config: configs.Config, phases: Sequence[Phase]) -> str:
+  seconds = {phase.name: phase.seconds for phase in phases if phase.own}
+  rows = []
+  for name in config.phases:
+    phase, spent = getattr(config, name), seconds.get(name)
+    rows.append(
+      [
+        report_phases.LABELS[name],
+        phase.steps,
+        phase.batch_size,
+        getattr(phase, "num_samples", None),
+        f"{phase.optim.name}, {phase.optim.lr:g}, {phase.optim.schedule}",
+        None if spent is None else console.duration(spent),
+        "finished" if name in seconds else "not finished",
+      ]
+    )
+  columns = ["phase", "steps", "images a step", "samples an image", "optimizer", "time", "state"]
+  return page.table(columns, rows)
+
+
+def _call(fn: str, args: object) -> str:
+  text = ", ".join(f"{key}={value!r}" for key, value in dict(args).items())
+  return f"{fn}({_cut(text)})"
+
+
+def _cut(text: str) -> str:
+  return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def _results(phases: Sequence[Phase], val: Source | None, limit: int, problem: str) -> list[str]:
+  if not phases:
+    return [page.paragraph("No phase is finished yet.", "note")]
+  by_class = report_phases.class_table(phases)
+  if by_class:
+    by_class = f"<h3>By class</h3>{by_class}"
+    if val is not None and 0 < limit < len(val):
+      by_class += page.paragraph(f"Classes: the first {limit} of {len(val)} images.", "soft")
+  note = page.paragraph(problem, "note") if problem else ""
+  overall = f"<h3>Overall</h3>{report_phases.metric_table(phases)}"
+  return [note, page.columns([overall, by_class])]
+
+
+def _time_table(phases: Sequence[Phase], branches: Sequence[Branch]) -> str:
+  """Seconds of each part of each phase; "rest" is compilation, saving and what is not measured."""
+  seconds = {phase.name: phase.seconds for phase in phases if phase.own}
+  spent = {b.name: seconds_by_part(b) for b in branches if b.name in seconds}
+  parts = list(dict.fromkeys(part for values in spent.values() for part in values))
+  parts.sort(key=lambda part: _PARTS.index(part) if part in _PARTS else len(_PARTS))
+  if not parts:
+    return ""
+  rows = []
+  for name, values in spent.items():
+    total = seconds[name]
+    rest = None if total is None else max(0.0, total - sum(values.values()))
+    rows.append([report_phases.LABELS[name], *(values.get(p) for p in parts), rest, total])
+  return page.table(["seconds", *parts, "rest", "all"], rows)
+
+
+def _config(config: configs.Config) -> list[str]:
+  """What differs from the defaults, then everything."""
+  new, old = (run_files.leaves(dataclasses.asdict(part)) for part in (config, configs.Config()))
+  rows = [
+    (key, _cut(repr(value)), _cut(repr(old[key])) if key in old else None)
+    for key, value in sorted(new.items())
+    if key not in old or old[key] != value
+  ]
+  return [
+    page.table(["key", "value", "default"], rows, left=True),
+    page.folded("All of it, as config.json", page.code(configs.to_json(config))),
+  ]
+
+
+def main(args: Sequence[str]) -> int:
+  """The command; returns its exit code."""
+  parser = commands.Parser("rtune.report", "Writes report.html into the folder of a run.")
+  add = parser.add_argument
+  add("--workdir", required=True, help="folder of the run")
+  add("--compare", default="", help="folder of another run, to stand beside it as its control")
+  add("--limit", type=int, default=LIMIT, help="validation images to look at; 0 = all")
+  return commands.guarded(lambda: _command(parser.parse_args(args)))
+
+
+def _command(flags: argparse.Namespace) -> None:
+  launch.start()
+  path = write_report(flags.workdir, compare=flags.compare, limit=flags.limit)
+  console.say(f"written to {path}")
+
+
+if __name__ == "__main__":
+  with contextlib.suppress(BrokenPipeError):
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,181 @@
+"""The phases of a run side by side: their numbers, and the images in which they differ."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from rtune import report_html as page
+from rtune import restore, run_files
+from rtune.data.source import Source
+from rtune.evaluate import Evaluation, Judged, evaluate_phase, make_predict
+from rtune.restore import Restored
+from rtune.tasks.task import Task
+
+LABELS = {"mle": "MLE", "control": "control", "reward": "tuned"}
+_COUNTS = ("boxes",)  # metrics of which neither more nor less is better
+_NUM_CASES, _NUM_EXTREMES = 12, 6
+
+
+class Phase(NamedTuple):
+  """A column of the tables.
+
+  Attributes:
+    own: whether it is of the run itself, not of the one it is compared with.
+    values: of the metric; {} if nobody knows them.
+    seen: what the report has evaluated itself; None if it could not.
+    seconds: what it took, if that is known.
+  """
+
+  name: str
+  label: str
+  own: bool
+  values: dict[str, float]
+  seen: Evaluation | None
+  seconds: float | None
+
+
+def read_phases(
+  run: Restored, other: Restored | None, source: Source | None, limit: int
+) -> list[Phase]:
+  """MLE, control, tuned, as far as they are finished, evaluated on `source` if it is there."""
+  found = _phases(run, restore.finished(run), source, limit)
+  if other is None or not restore.finished(other):
+    return found
+  phase = compared(other)
+  label = f"{LABELS[phase]} of {name_of(other)}"
+  beside = _phases(other, (phase,), source, limit)[0]._replace(own=False, label=label)
+  if other.config.data.val != run.config.data.val:
+    beside = beside._replace(values=beside.seen.values if beside.seen else {})
+  last = len(found) - (1 if found and found[-1].name == "reward" else 0)
+  return [*found[:last], beside, *found[last:]]
+
+
+def compared(other: Restored) -> str:
+  """Which phase of another run ours is compared with: its control, else its last."""
+  there = restore.finished(other)
+  return "control" if "control" in there else there[-1]
+
+
+def name_of(run: Restored) -> str:
+  return run.folder.absolute().name
+
+
+def _phases(run: Restored, names: Sequence[str], source: Source | None, limit: int) -> list[Phase]:
+  results = run_files.read_results(run.folder)
+  predict = make_predict(run.task, run.policy, run.frozen)
+  found = []
+  for name in names:
+    seen = None
+    if source is not None:
+      seen = evaluate_phase(run, name, predict, source, run.task.metric(), limit)
+    values = {key.removeprefix("val/"): value for key, value in results.get(name, {}).items()}
+    values = values or (seen.values if seen else {})
+    seconds = results.get("seconds", {}).get(name)
+    found.append(Phase(name, LABELS[name], True, values, seen, seconds))
+  return found
+
+
+def headline_tiles(phases: Sequence[Phase], headline: Sequence[str]) -> str:
+  """The numbers that matter, of the last phase, and what has changed since the first."""
+  own = [phase for phase in phases if phase.own and phase.values]
+  if not own:
+    return ""
+  first, last = own[0].values, own[-1].values
+  names = [name for name in (*headline, "reward") if name in last]
+  return page.tiles(
+    [
+      (
+        f"{name}, {own[-1].label}",
+        _known(last, name),
+        _delta(first, last, name) if len(own) > 1 else None,
+      )
+      for name in names
+    ]
+  )
+
+
+def metric_table(phases: Sequence[Phase]) -> str:
+  return _side_by_side("validation", [(phase, phase.values) for phase in phases])
+
+
+def class_table(phases: Sequence[Phase]) -> str:
+  return _side_by_side("class", [(phase, phase.seen.classes) for phase in phases if phase.seen])
+
+
+def _side_by_side(corner: str, columns: Sequence[tuple[Phase, dict[str, float]]]) -> str:
+  """Names down, phases across, then the last phase minus each of the others."""
+  columns = [(phase, values) for phase, values in columns if values]
+  if not columns:
+    return ""
+  last, final = columns[-1]
+  names = list(dict.fromkeys(name for _, values in columns for name in values))
+  head = [corner, *(phase.label for phase, _ in columns)]
+  head += [f"{last.label} - {phase.label}" for phase, _ in columns[:-1]]
+  rows = []
+  for name in names:
+    deltas = [_delta(values, final, name) for _, values in columns[:-1]]
+    rows.append([name, *(_known(values, name) for _, values in columns), *deltas])
+  return page.table(head, rows)
+
+
+def _known(values: dict[str, float], name: str) -> float | None:
+  """A metric's value; COCO's -1 says that there was nothing to count."""
+  value = values.get(name)
+  return None if value is None or not math.isfinite(value) or value == -1 else value
+
+
+def _delta(before: dict[str, float], after: dict[str, float], name: str) -> page.Delta | None:
+  old, new = _known(before, name), _known(after, name)
+  return None if old is None or new is None else page.Delta(new - old, name not in _COUNTS)
+
+
+def pictures(task: Task, phases: Sequence[Phase], source: Source) -> list[str]:
+  """Sections: a grid of images, the largest gains, the largest losses."""
+  own = [phase for phase in phases if phase.own and phase.seen]
+  if not own:
+    return []
+  pair = [own[0], own[-1]] if len(own) > 1 else own
+  count = len(own[0].seen.judged)
+  spread = np.linspace(0, count - 1, min(_NUM_CASES, count)).round().astype(int).tolist()
+  sections = [
+    (
+      "Validation images",
+      spread,
+      f"{len(spread)} of {count}, evenly spread. A click enlarges a picture.",
+    )
+  ]
+  if len(pair) > 1:
+    rewards = [np.array([one.reward for one in phase.seen.judged]) for phase in pair]
+    gain = rewards[1] - rewards[0]
+    order = [int(i) for i in np.argsort(gain, kind="stable") if math.isfinite(gain[i])]
+    up = [i for i in reversed(order) if gain[i] > 0]
+    down = [i for i in order if gain[i] < 0]
+    said = f"{len(up)} of {count} images gained, {len(down)} lost, by the reward of each."
+    sections.append(("Largest gains", up[:_NUM_EXTREMES], said))
+    sections.append(("Largest losses", down[:_NUM_EXTREMES], said))
+  return [
+    page.section(title, [page.paragraph(said, "soft"), _cases(task, pair, source, places)])
+    for title, places, said in sections
+    if places
+  ]
+
+
+def _cases(task: Task, pair: Sequence[Phase], source: Source, places: Sequence[int]) -> str:
+  cases = []
+  for place in places:
+    ones = [phase.seen.judged[place] for phase in pair]
+    raw = source[ones[0].index]
+    image = raw["image"]
+    shown = [("truth", task.draw(image, task.annotated(raw)))]
+    for phase, one in zip(pair, ones, strict=True):
+      shown.append((_caption(phase, one), task.draw(image, one.record)))
+    change = ones[-1].reward - ones[0].reward if len(ones) > 1 else math.nan
+    heading = f"image {raw.get('image_id', ones[0].index)}"
+    cases.append(page.Case(heading, shown, change if math.isfinite(change) else None))
+  return page.cases(cases)
+
+
+def _caption(phase: Phase, one: Judged) -> str:
+  return f"{phase.label}, reward {one.reward:.2f}" if math.isfinite(one.reward) else phase.label
