@@ -242,7 +242,8 @@ def _finish_phase(this: Run, name: str, step: int, params, measure, begun: float
   host_params = sharding.on_host(params)
   if jax.process_index() == 0:
     path = run_files.weights_path(this.folder, name)
-    weights.save_weights(path, host_params, {"phase": name, "format": "rtune"})
+    # One entry: safetensors writes several in any order, and equal runs shall leave equal files.
+    weights.save_weights(path, host_params, {"phase": name})
   sharding.barrier(f"weights of {name}")
   console.stage(f"{name}: evaluating on {len(this.setup.val)} images")
   values = measure(params)
