@@ -65,10 +65,9 @@ def control(config: ConfigDict) -> None:
 
 
 def coco_json(config: ConfigDict) -> None:
-  """Photographs at 80 px, up to 24 boxes: small enough to train from scratch on a laptop.
+  """Photographs at 80 px, up to 24 boxes, in views zoomed by one to four.
 
-  Zooming in by up to four shows few large objects: from those a model learns to localize, from
-  whole scenes with a dozen it does not begin to.
+  From scratch this needs more than a few hundred photographs (see the README): set encoder_init.
   """
   config.task.args = {"image_size": 80, "max_boxes": 24, "levels": 81}
   config.task.args.update(scale_min=1.0, scale_max=4.0)

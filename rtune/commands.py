@@ -36,6 +36,14 @@ def guarded(command: Callable[[], None]) -> int:
   return 0
 
 
+def not_negative(text: str) -> int:
+  """The type of a flag that counts something, where 0 means all."""
+  value = int(text)
+  if value < 0:
+    raise argparse.ArgumentTypeError(f"{value} is below 0")
+  return value
+
+
 def positive(text: str) -> int:
   """The type of a flag that counts something."""
   value = int(text)

@@ -12,6 +12,10 @@ _MAX_POINTS = 120  # of a line; more are averaged
 NUM_STYLES = 6  # colors that the page knows: .s0 to .s5
 
 
+Number = int | float
+Point = tuple[Number, Number]
+
+
 class Line(NamedTuple):
   """One curve; values that are not finite are left out.
 
@@ -22,7 +26,7 @@ class Line(NamedTuple):
   """
 
   name: str
-  points: Sequence[tuple[float, float]]
+  points: Sequence[Point]
   style: int = 0
   beside: str = ""
   dots: bool = False
@@ -31,17 +35,17 @@ class Line(NamedTuple):
 class _Frame(NamedTuple):
   """From values to places in the picture."""
 
-  x_low: float
-  x_high: float
-  y_low: float
-  y_high: float
+  x_low: Number
+  x_high: Number
+  y_low: Number
+  y_high: Number
   log: bool
 
-  def x(self, value: float) -> float:
+  def x(self, value: Number) -> float:
     share = (value - self.x_low) / (self.x_high - self.x_low)
     return _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
 
-  def y(self, value: float) -> float:
+  def y(self, value: Number) -> float:
     value = math.log10(value) if self.log else value
     share = (value - self.y_low) / (self.y_high - self.y_low)
     return _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
@@ -52,7 +56,7 @@ def chart(
   lines: Sequence[Line],
   *,
   log: bool = False,
-  marks: Sequence[tuple[float, str]] = (),
+  marks: Sequence[tuple[Number, str]] = (),
   x_label: str = "step",
 ) -> str:
   """A figure with title, legend and curves; "" where there is nothing to draw.
@@ -84,18 +88,18 @@ def chart(
   )
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
+def ticks(low: Number, high: Number, count: int = 5) -> list[float]:
   """About `count` round numbers (1, 2 or 5 times a power of ten) from `low` to `high`."""
   if not high > low:
-    return [low]
+    return [float(low)]
   rough = (high - low) / count
   power = 10 ** math.floor(math.log10(rough))
   step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough * 0.999)
   first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-  return [round(k * step, 12) for k in range(first, last + 1)]
+  return [float(f"{k * step:.9g}") for k in range(first, last + 1)]
 
 
-def _log_ticks(low: float, high: float) -> list[float]:
+def _log_ticks(low: Number, high: Number) -> list[float]:
   """Round values between powers of ten `low` and `high`: 1, 2, 5 of each, or fewer."""
   powers = range(math.floor(low), math.ceil(high) + 1)
   for digits in ((1,), (1, 2, 5)):
@@ -106,7 +110,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
   return ticks(10**low, 10**high, 4)
 
 
-def _clean(points: Sequence[tuple[float, float]], log: bool) -> list[tuple[float, float]]:
+def _clean(points: Sequence[Point], log: bool) -> list[Point]:
   """Finite points, neighbors averaged where there are very many."""
   good = [(x, y) for x, y in points if math.isfinite(y) and (y > 0 or not log)]
   size = math.ceil(len(good) / _MAX_POINTS) if good else 1
@@ -114,7 +118,7 @@ def _clean(points: Sequence[tuple[float, float]], log: bool) -> list[tuple[float
   return [(_mean([x for x, _ in group]), _mean([y for _, y in group])) for group in groups]
 
 
-def _mean(values: Sequence[float]) -> float:
+def _mean(values: Sequence[Number]) -> float:
   return sum(values) / len(values)
 
 
@@ -149,7 +153,7 @@ def _grid(frame: _Frame, x_label: str) -> str:
   return "".join(parts)
 
 
-def _mark(frame: _Frame, x: float, text: str) -> str:
+def _mark(frame: _Frame, x: Number, text: str) -> str:
   if not frame.x_low < x < frame.x_high:
     return ""
   place = frame.x(x)
@@ -179,7 +183,7 @@ def _curve(frame: _Frame, line: Line, dash: str) -> str:
 def _hover(frame: _Frame, lines: Sequence[Line]) -> list[str]:
   """Invisible bands across the plot; the browser shows the values of one as its tooltip."""
   width = (_WIDTH - _LEFT - _RIGHT) / _BANDS
-  bands: list[dict[str, list[tuple[float, float]]]] = [{} for _ in range(_BANDS)]
+  bands: list[dict[str, list[Point]]] = [{} for _ in range(_BANDS)]
   for line in lines:
     for x, y in line.points:
       band = min(_BANDS - 1, int((frame.x(x) - _LEFT) / width))
@@ -199,7 +203,7 @@ def _hover(frame: _Frame, lines: Sequence[Line]) -> list[str]:
   return parts
 
 
-def _short(value: float) -> str:
+def _short(value: Number) -> str:
   """A tick's label: 0.25, 1500, 20k, 1e-05."""
   if abs(value) >= 10_000 and value % 100 == 0:
     return f"{value / 1000:g}k"

@@ -43,7 +43,7 @@ def _logged(run: Restored) -> list[Row]:
   return [_row(run, line["step"], phase_at(run.config, line["step"]), line) for line in lines]
 
 
-def _row(run: Restored, step: int, phase: str, values: dict[str, float]) -> Row:
+def _row(run: Restored, step: int, phase: str, values: Row) -> Row:
   """NaN for a number that an older rtune did not report yet."""
   names = ("reward", *run.task.headline)
   return {"step": step, "phase": phase} | {n: values.get(f"val/{n}", math.nan) for n in names}

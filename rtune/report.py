@@ -195,7 +195,12 @@ def main(args: Sequence[str]) -> int:
   add = parser.add_argument
   add("--workdir", required=True, help="folder of the run")
   add("--compare", default="", help="folder of another run, to stand beside it as its control")
-  add("--limit", type=int, default=LIMIT, help="validation images to look at; 0 = all")
+  add(
+    "--limit",
+    type=commands.not_negative,
+    default=LIMIT,
+    help="validation images to look at; 0 = all",
+  )
   return commands.guarded(lambda: _command(parser.parse_args(args)))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from rtune import config as configs
-from rtune.curves import NUM_STYLES, Line, chart
+from rtune.curves import NUM_STYLES, Line, Point, chart
 from rtune.logs import TIME, Row, read_metrics
 
 _SPREAD = ("mean", "std", "min", "max", "alike", "invalid")  # the rest of reward/* are its parts
@@ -140,7 +140,7 @@ def _chart(
   return chart(title, lines, log=log, marks=marks)
 
 
-def _points(branch: Branch, name: str) -> list[tuple[float, float]]:
+def _points(branch: Branch, name: str) -> list[Point]:
   # -1 is how COCO's numbers say that there is nothing to count.
   hidden = -1.0 if name.startswith("val/") else None
   return [(row["step"], row[name]) for row in branch.rows if row.get(name, hidden) != hidden]

@@ -62,19 +62,19 @@ def boxes_run(tiny_run, tmp_path_factory) -> pathlib.Path:
 
   import numpy as np
 
-  from rtune import run_files, weights
+  from rtune import evaluate, restore, run_files, weights
 
   folder = tmp_path_factory.mktemp("boxes_run") / "run"
   shutil.copytree(tiny_run, folder)
   for seed, phase in enumerate(("mle", "reward")):
     path = run_files.weights_path(folder, phase)
     leaves = weights.flatten(weights.load_weights(path))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(1 + seed)
     positions, width = leaves["decoder/pos_embedding"].shape[1:]
     code = np.linalg.qr(rng.normal(size=(width, 6)))[0].T
     # Tokens: 0 ends, 1 and 2 are confidences, 3 to 51 coordinates, then six classes.
     fields = [range(3, 28), range(3, 28), range(28, 52), range(28, 52), range(52, 58), (1, 2)]
-    kernel = 2.0 * rng.normal(size=(width, 58))
+    kernel = 4 * rng.normal(size=(width, 58))
     for field, tokens in enumerate(fields):
       kernel[:, list(tokens)] += 20 * code[field][:, None]
     kernel[:, 0] = kernel[:, 3] + 0.5 * rng.normal(size=width)
@@ -82,13 +82,20 @@ def boxes_run(tiny_run, tmp_path_factory) -> pathlib.Path:
       "decoder/pos_embedding": 8 * code[np.arange(positions) % 6][None],
       "decoder/LogitsDense/kernel": kernel,
       "decoder/LogitsDense/bias": np.zeros(58),
-      "decoder/EmbedTargets/embedding": 0.3 * leaves["decoder/EmbedTargets/embedding"],
+      "decoder/EmbedTargets/embedding": 0.1 * leaves["decoder/EmbedTargets/embedding"],
     }
     for name, value in changed.items():
       assert value.shape == leaves[name].shape, name
       leaves[name] = value.astype(np.float32)
     for name in leaves:
       if name.startswith("decoder/") and "CrossAttn" in name and name.endswith("kernel"):
-        leaves[name] = 3 * leaves[name]
+        leaves[name] = np.float32(1.5) * leaves[name]
     weights.save_weights(path, weights.nest(leaves), {"phase": phase, "format": "rtune"})
+  run = restore.restore(folder)
+  predict = evaluate.make_predict(run.task, run.policy, run.frozen)
+  for phase in restore.finished(run):
+    source, metric = evaluate.open_source(run), run.task.metric()
+    values = evaluate.evaluate_phase(run, phase, predict, source, metric, 0).values
+    named = {f"val/{name}": value for name, value in values.items()}
+    run_files.add_results(folder, phase, named, 60.0)
   return folder

@@ -145,7 +145,7 @@ class Decoder(nn.Module):
   depth: int
   num_heads: int
   mlp_dim: int
-  dtype: jnp.dtype = jnp.float32
+  dtype: jnp.dtype
   dropout: float = 0.0
   drop_path: float = 0.0
   remat: bool = False

@@ -1,0 +1,113 @@
+"""Every shipped config: all variants parse, `tiny` runs, and `paper` takes its first step."""
+
+import dataclasses
+import pathlib
+import re
+
+import pytest
+
+from rtune import config as configs
+from rtune import main, parts, run_files, train
+from rtune.logs import read_metrics
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+FILES = sorted((ROOT / "configs").glob("*.py"))
+# What the issue of each variant promises: a user finds all of them in every file.
+VARIANTS = ("", "control", "coco_json", "paper", "tiny")
+
+
+def load(path, variant, **overrides):
+  flags = [(key.replace("__", "."), str(value)) for key, value in overrides.items()]
+  return main.load_config(f"{path}:{variant}", flags)
+
+
+def ids(path):
+  return path.stem
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("path", FILES, ids=ids)
+def test_every_variant_parses(path, variant):
+  config = load(path, variant)
+  assert configs.to_json(configs.from_json(configs.to_json(config))) == configs.to_json(config)
+  for name in (config.task.fn, config.data.train.fn, config.data.val.fn, config.reward.fn):
+    assert callable(parts.resolve(name))
+  task = parts.resolve(config.task.fn)
+  assert set(config.task.args) <= {field.name for field in dataclasses.fields(task)}
+  assert ("control" in config.phases) == (variant == "control")
+
+
+@pytest.mark.parametrize("path", FILES, ids=ids)
+def test_a_config_opens_with_its_command_and_names_its_variants(path):
+  text = path.read_text()
+  assert f"python -m rtune.main --config configs/{path.name} " in text.split('"""')[1]
+  assert tuple(parts.resolve(f"{path}:VARIANTS")) == VARIANTS
+
+
+@pytest.mark.parametrize("path", FILES, ids=ids)
+def test_control_takes_as_many_steps_as_tuning(path):
+  config, tuned = load(path, "control"), load(path, "")
+  assert config.phases == ("mle", "control")
+  assert config.control.steps == tuned.reward.steps
+  assert (config.mle, config.model, config.data) == (tuned.mle, tuned.model, tuned.data)
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if "def paper(" in p.read_text()], ids=ids)
+def test_every_number_of_the_paper_has_its_certainty(path):
+  """H: read in a primary source; M and L: from memory, unsure."""
+  text = path.read_text()
+  body = re.search(r"^def paper\(.*?(?=^def |\Z)", text, re.MULTILINE | re.DOTALL).group()
+  statements = re.findall(r"^  [^\s)}].*?(?=^  [^\s)}]|\Z)", body, re.MULTILINE | re.DOTALL)
+  # How a machine is used is not the paper's.
+  ours = ("eval_batch_size", "threads", "remat", "shard_parameters", "eval_every", "accumulate")
+  numbers = [s for s in statements if re.search(r"[=(,:] *\(?-?\d", s)]
+  assert len(numbers) > 8
+  for statement in numbers:
+    assert any(f"{key} =" in statement for key in ours) or re.search(r"#.*\b[HML]\b", statement)
+
+
+def test_tiny_of_recall_runs(tiny_run):
+  assert set(run_files.read_results(tiny_run)) == {"mle", "reward", "seconds"}
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.stem != "detection_recall"], ids=ids)
+def test_tiny_runs(path, tmp_path):
+  config = load(path, "tiny", eval_every=0, tensorboard=False)
+  assert set(train.run(config, str(tmp_path))) == {"mle", "reward", "seconds"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=ids)
+def test_paper_takes_its_first_step(path, tmp_path):
+  """Shrunk by what anyone could write on the command line."""
+  small = {"width": 16, "depth": 1, "num_heads": 2, "mlp_dim": 32}
+  sizes = {f"model__{part}__{k}": v for part in ("encoder", "decoder") for k, v in small.items()}
+  one = {"steps": 1, "batch_size": 4}
+  phases = {f"{phase}__{k}": v for phase in ("mle", "reward") for k, v in one.items()}
+  data = {
+    f"data__{split}__{k}": v
+    for split in ("train", "val")
+    for k, v in (
+      ("fn", "rtune.data.shapes:Shapes"),
+      ("args", {"split": split, "num": 4, "size": 40}),
+    )
+  }
+  config = load(
+    path,
+    "paper",
+    **sizes,
+    **phases,
+    **data,
+    model__encoder__variant="",
+    task__args__image_size=32,
+    task__args__max_boxes=3,
+    data__eval_batch_size=4,
+  )
+  assert config.task.args["levels"] == 1001
+  assert (config.mle.optim.name, config.mle.optim.warmup_steps) == ("adafactor", 1000)
+  assert (config.model.remat, config.shard_parameters) == (True, True)
+  assert set(train.run(config, str(tmp_path))) == {"mle", "reward", "seconds"}
+  rows = read_metrics(tmp_path)
+  assert [row["step"] for row in rows] == [1, 2]
+  for row in rows:
+    assert row["skipped"] == 0
+    assert row["loss"] == pytest.approx(row["loss"])

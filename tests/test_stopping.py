@@ -1,0 +1,42 @@
+"""Asked once, a run finishes its step; asked twice, it ends."""
+
+import signal
+
+import pytest
+
+from rtune import commands, stopping
+
+
+@pytest.mark.parametrize(
+  "number, code", [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)]
+)
+def test_first_signal_is_a_request(number, code, capsys):
+  before = signal.getsignal(number)
+  with stopping.on_signals() as stop:
+    assert stop.signal is None
+    signal.raise_signal(number)
+    assert stop.signal == number
+    assert signal.getsignal(number) == before
+  assert signal.getsignal(number) == before
+  assert f"{number.name}: stopping after this step" in capsys.readouterr().err
+  error = stop.preempted("mle step 3 is saved")
+  assert error.exit_code == code
+  assert str(error) == f"Stopped by {number.name}; mle step 3 is saved. The same command goes on."
+
+
+def test_second_signal_ends_the_command_at_once(capsys):
+  def command():
+    with stopping.on_signals():
+      signal.raise_signal(signal.SIGTERM)
+      signal.raise_signal(signal.SIGINT)
+      pytest.fail("still here")
+
+  assert commands.guarded(command) == 130
+  assert "stopped at once; what is saved stays" in capsys.readouterr().err
+
+
+def test_handlers_come_back_after_an_error():
+  before = signal.getsignal(signal.SIGTERM)
+  with pytest.raises(ZeroDivisionError), stopping.on_signals():
+    _ = 1 / 0
+  assert signal.getsignal(signal.SIGTERM) == before
