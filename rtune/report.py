@@ -121,6 +121,8 @@ def _phase_table(config: configs.Config, phases: Sequence[Phase]) -> str:
   seconds = {phase.name: phase.seconds for phase in phases if phase.own}
   rows = []
   for name in config.phases:
+    if name == "mle" and config.init_from:
+      continue
     phase, spent = getattr(config, name), seconds.get(name)
     rows.append(
       [

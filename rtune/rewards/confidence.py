@@ -25,7 +25,7 @@ def expected_iou(
 ) -> Float[Array, ""]:
   """Cross-entropy of the confidence tokens of one sample (released reward's docstring, 2302.08242).
 
-  The target over tokens (0, 1, 2) is (0, 1 - IoU, IoU), with IoU 0 for a box that points to nothing.
+  The target over tokens (0, 1, 2) is (0, 1 - IoU, IoU), with IoU 0 for a box that meets no object.
   The released loss also teaches (1, 0, 0) where a slot is padding. Here the end of a sequence says
   that, and padding is never sampled. Nor is it taught where a box is malformed or its confidence
   was drawn as 0: each such box would make the next one likelier, until there are none.
