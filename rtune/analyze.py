@@ -22,13 +22,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from rtune import analysis_figures as figures
-from rtune import commands, console, launch, progression, restore, run_files
-from rtune.analysis_figures import BestOfN, mean_and_error
+from rtune import commands, console, launch, restore, run_files
+from rtune.analysis import figures, progression
+from rtune.analysis.estimators import draw_counts, expected_pick
+from rtune.analysis.figures import BestOfN, mean_and_error
+from rtune.analysis.pools import Pool, draw_pools
 from rtune.errors import UsageError
-from rtune.estimators import draw_counts, expected_pick
 from rtune.evaluate import open_source
-from rtune.pools import Pool, draw_pools
 from rtune.restore import Restored
 
 Table = list[dict[str, object]]

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rtune import analyze, parts, past, progression, restore, run_files, sharding, weights
+from rtune import analyze, parts, restore, run_files, sharding, weights
 from rtune import config as configs
-from rtune.analysis_figures import bin_edges, shares
+from rtune.analysis import past, progression
+from rtune.analysis.figures import bin_edges, shares
+from rtune.analysis.pools import Pool, draw_pools
 from rtune.errors import UsageError
 from rtune.policies.policy import Policy, Sampled
-from rtune.pools import Pool, draw_pools
 from rtune.restore import Restored
 from rtune.tasks.task import Task
 

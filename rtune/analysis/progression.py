@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from rtune import console, logs, past, restore
+from rtune import console, logs, restore
+from rtune.analysis import past
+from rtune.analysis.estimators import pearson, spearman
 from rtune.config import Config
 from rtune.data.source import Source
-from rtune.estimators import pearson, spearman
 from rtune.evaluate import evaluate, make_predict
 from rtune.restore import Restored
 from rtune.rewards.scoring import make_scoring

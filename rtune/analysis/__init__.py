@@ -1,0 +1,1 @@
+"""What samples of a policy are worth: the parts of `python -m rtune.analyze`."""

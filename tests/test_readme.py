@@ -1,0 +1,128 @@
+"""The README is true: its commands are single lines, its names exist, its example runs."""
+
+import importlib.util
+import pathlib
+import re
+import shlex
+import tomllib
+
+import numpy as np
+import pytest
+
+from rtune import config as configs
+from rtune import main, parts, run_files
+from rtune.logs import read_metrics
+from rtune.tasks.boxes import Boxes
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+  """The contents of the fenced blocks in this language."""
+  return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+  """Every `python -m rtune...` of the README as its arguments, from the module on."""
+  lines = "".join(blocks("bash")).replace("\\\n", " ").splitlines()
+  words = [shlex.split(line, comments=True) for line in lines if "-m rtune." in line]
+  return [line[line.index("-m", line.index("&&") if "&&" in line else 0) + 1 :] for line in words]
+
+
+def test_two_single_lines_do_all():
+  run, test, *_ = blocks("bash")
+  for command in (run, test):
+    assert command.count("\n") == 1
+    assert "\\" not in command
+    assert re.search(r"python3 -m venv \S+ && \S+/pip install ", command)
+  assert re.search(r"&& \S+/python -m rtune\.main --config \S+ --workdir \S+\n", run)
+  assert re.search(r"&& \S+/python -m pytest( -q)?\n", test)
+
+
+def test_extras_exist():
+  known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+  named = re.findall(r"(?:rtune|\.)\[([\w,]+)\]", README)
+  assert named
+  for extras in named:
+    assert set(extras.split(",")) <= set(known)
+
+
+def test_files_exist():
+  paths = re.findall(r"(?<![\w/.])((?:rtune|configs|launch|tests|notebooks)/[\w./-]*)", README)
+  assert len(paths) > 10
+  for path in paths:
+    assert (ROOT / path.rstrip(".")).exists(), path
+
+
+def test_modules_and_code_exist():
+  modules = set(re.findall(r"(?<![\w/])rtune(?:\.\w+)+", README))
+  assert len(modules) > 3
+  for name in modules:
+    assert importlib.util.find_spec(name), name
+  for name in re.findall(r"(?<![\w/])rtune(?:\.\w+)+:\w+", README):
+    assert parts.resolve(name)
+
+
+def test_commands_are_understood(monkeypatch):
+  monkeypatch.chdir(ROOT)
+  assert len(commands()) >= 4
+  for module, *args in commands():
+    if module == "rtune.main":
+      flags = main.parse_flags(args)
+      assert main.load_config(flags.config, flags.overrides)
+      continue
+    source = pathlib.Path(importlib.util.find_spec(module).origin).read_text()
+    for flag in (arg.partition("=")[0] for arg in args if arg.startswith("--")):
+      assert f'"{flag}"' in source, f"{module} {flag}"
+
+
+def test_settings_in_the_text_exist():
+  names = re.findall(r"--config\.([\w.]+)", README)
+  assert len(names) > 5
+  for name in names:
+    if ".args." not in name:
+      configs.get(configs.default(), name)
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory) -> pathlib.Path:
+  """The README's example of a reward, saved as it says."""
+  (code,) = blocks("python")
+  name = re.match(r"# (\w+\.py)\n", code).group(1)
+  path = tmp_path_factory.mktemp("user") / name
+  path.write_text(code)
+  assert f"--config.reward.fn={name}:tight_recall" in README
+  return path
+
+
+def test_example_rewards_what_it_says(example):
+  reward = parts.resolve(f"{example}:tight_recall")
+  boxes = np.array([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1], [0, 0, 1, 1]], np.float32)
+  labels, scores = np.array([0, 1, 2], np.int32), np.ones(3, np.float32)
+  truth = Boxes(boxes, labels, np.array([True, True, False]), scores)
+  assert reward(truth, truth) == {"reward": pytest.approx(2 - 0.1), "found": 2}
+  other_class = truth._replace(labels=np.array([0, 2, 2], np.int32))
+  assert reward(other_class, truth)["found"] == 1
+  a_little_off = truth._replace(boxes=boxes * np.float32(0.96))
+  assert reward(a_little_off, truth)["found"] == 1
+  assert reward(a_little_off, truth, iou=0.5)["found"] == 2
+  assert reward(truth._replace(present=np.zeros(3, bool)), truth)["reward"] == 0
+
+
+def test_example_tunes_a_model(example, tiny_run, tmp_path):
+  config = f"{ROOT}/configs/detection_recall.py:tiny"
+  settings = ["reward.steps=3", "reward.optim.warmup_steps=1", "log_every=1", "eval_every=0"]
+  code = main.main(
+    [
+      *("--config", config, "--workdir", str(tmp_path / "run"), f"--config.init_from={tiny_run}"),
+      *(f"--config.reward.fn={example}:tight_recall", "--config.reward.args.iou=0.9"),
+      *(f"--config.{setting}" for setting in settings),
+    ]
+  )
+  assert code == 0
+  rows = read_metrics(tmp_path / "run")
+  assert [row["step"] for row in rows] == [1, 2, 3]
+  assert all({"reward/mean", "reward/found", "time/score"} <= set(row) for row in rows)
+  assert set(run_files.read_results(tmp_path / "run")) == {"reward", "seconds"}
+  assert run_files.read_config(tmp_path / "run").reward.args == {"iou": 0.9}
