@@ -204,7 +204,9 @@ def _hover(frame: _Frame, lines: Sequence[Line]) -> list[str]:
 
 
 def _short(value: Number) -> str:
-  """A tick's label: 0.25, 1500, 20k, 1e-05."""
+  """A tick's label: 0.25, 1500, 20k, 1.5e-4."""
+  if 0 < abs(value) < 1e-3:
+    return f"{value:.1e}".replace(".0e", "e").replace("e-0", "e-")
   if abs(value) >= 10_000 and value % 100 == 0:
     return f"{value / 1000:g}k"
   return f"{value:.4g}"

@@ -58,10 +58,10 @@ def write_report(
   phases = report_phases.read_phases(run, other, val, limit)
   branches = read_branches(run.folder, run.config)
   if other is not None:
-    branches += _beside(other, branches)
+    branches += _beside(run, other, branches)
   figures = draw_curves(branches, run.task.headline)
   body = [
-    *_head(run, phases, branches),
+    *_head(run, other, phases, branches),
     page.section("Results", _results(phases, val, limit, problem)),
     page.section("Curves", [page.charts(figures)] if figures else []),
     *(report_phases.pictures(run.task, phases, val) if val is not None else []),
@@ -81,10 +81,9 @@ def _check_comparable(run: Restored, other: Restored) -> None:
     raise UsageError(f"--compare {other.folder}: no phase of it is finished.")
 
 
-def _beside(other: Restored, ours: Sequence[Branch]) -> list[Branch]:
+def _beside(run: Restored, other: Restored, ours: Sequence[Branch]) -> list[Branch]:
   """The other run's phase, moved to where our imitation has ended."""
-  name = report_phases.compared(other)
-  label = f"{report_phases.LABELS[name]} of {report_phases.name_of(other)}"
+  name, label = report_phases.compared(other), report_phases.label_beside(run, other)
   start = max((branch.start for branch in ours), default=0)
   moved = []
   for branch in read_branches(other.folder, other.config):
@@ -94,7 +93,9 @@ def _beside(other: Restored, ours: Sequence[Branch]) -> list[Branch]:
   return moved
 
 
-def _head(run: Restored, phases: Sequence[Phase], branches: Sequence[Branch]) -> list[str]:
+def _head(
+  run: Restored, other: Restored | None, phases: Sequence[Phase], branches: Sequence[Branch]
+) -> list[str]:
   """The name, the numbers that matter, and what was done."""
   config, name = run.config, report_phases.name_of(run)
   date = time.strftime("%Y-%m-%d %H:%M")
@@ -105,6 +106,7 @@ def _head(run: Restored, phases: Sequence[Phase], branches: Sequence[Branch]) ->
     ("trained on", _call(config.data.train.fn, config.data.train.args)),
     ("validated on", _call(config.data.val.fn, config.data.val.args)),
     ("starts from", config.init_from),
+    ("compared with", str(other.folder) if other else ""),
   ]
   skipped = sum(branch.rows[-1].get("skipped", 0) for branch in branches)
   note = f"{skipped:.0f} updates were not finite and were left out."

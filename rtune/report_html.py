@@ -139,7 +139,7 @@ class Delta(NamedTuple):
   def html(self) -> str:
     kind = "good" if self.value > 0.0005 else "bad" if self.value < -0.0005 else "soft"
     kind = kind if self.colored else "soft"
-    return f'<span class="{kind}">{self.value:+.3f}</span>'
+    return f'<span class="{kind}">{round(self.value, 3) + 0.0:+.3f}</span>'
 
 
 def _cell(value: object) -> str:
@@ -147,15 +147,19 @@ def _cell(value: object) -> str:
     return '<td class="soft">&ndash;</td>'
   if isinstance(value, Delta):
     return f"<td>{value.html()}</td>"
-  shown = value if isinstance(value, str) else console.number(value)
-  return f"<td>{html.escape(shown)}</td>"
+  return f"<td>{html.escape(value if isinstance(value, str) else _number(value))}</td>"
+
+
+def _number(value: int | float) -> str:
+  """Small ones with as many digits as their neighbors in a column."""
+  return f"{value:.3f}" if isinstance(value, float) and abs(value) < 10 else console.number(value)
 
 
 def tiles(values: Sequence[tuple[str, float | None, Delta | None]]) -> str:
   """(name, value, difference) as large numbers."""
   parts = []
   for name, value, change in values:
-    shown = "&ndash;" if value is None else console.number(value)
+    shown = "&ndash;" if value is None else _number(value)
     delta = "" if change is None else change.html()
     parts.append(f'<div class="tile">{html.escape(name)}<b>{shown}</b>{delta}</div>')
   return f'<div class="tiles">{"".join(parts)}</div>'

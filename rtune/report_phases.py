@@ -43,8 +43,7 @@ def read_phases(
   found = _phases(run, restore.finished(run), source, limit)
   if other is None or not restore.finished(other):
     return found
-  phase = compared(other)
-  label = f"{LABELS[phase]} of {name_of(other)}"
+  phase, label = compared(other), label_beside(run, other)
   beside = _phases(other, (phase,), source, limit)[0]._replace(own=False, label=label)
   if other.config.data.val != run.config.data.val:
     beside = beside._replace(values=beside.seen.values if beside.seen else {})
@@ -56,6 +55,12 @@ def compared(other: Restored) -> str:
   """Which phase of another run ours is compared with: its control, else its last."""
   there = restore.finished(other)
   return "control" if "control" in there else there[-1]
+
+
+def label_beside(run: Restored, other: Restored) -> str:
+  """What the other run's phase is called where ours stand, too."""
+  phase = compared(other)
+  return f"{LABELS[phase]} of {name_of(other)}" if phase in restore.finished(run) else LABELS[phase]
 
 
 def name_of(run: Restored) -> str:

@@ -225,10 +225,10 @@ def _accumulate(loss_fn, params, inputs, parts: int, dropout_key, shared: Mappin
 
 def _apply(state: State, optimizer, grads, loss, worth=True) -> tuple[State, Metrics]:
   """Applies the update if everything in it is finite (and `worth` it), else keeps the state."""
-  grad_norm = optax.global_norm(grads)
+  grad_norm = optax.tree.norm(grads)
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   # The updates too: finite gradients can overflow in the optimizer, and that would stay.
-  good = jnp.isfinite(loss + grad_norm + optax.global_norm(updates)) & worth
+  good = jnp.isfinite(loss + grad_norm + optax.tree.norm(updates)) & worth
   params = optax.apply_updates(state.params, updates)
 
   def keep(new, old):

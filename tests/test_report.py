@@ -209,11 +209,11 @@ def test_control_of_another_run(workdir, boxes_run, tmp_path):
   assert report.main(["--workdir", str(run), "--compare", str(other), "--limit", "8"]) == 0
   page = Page(run / "report.html")
   metrics = page.table("validation")
-  assert metrics["validation"][:3] == ["MLE", "control of other", "tuned"]
+  assert metrics["validation"][:3] == ["MLE", "control", "tuned"]
   assert metrics["AR"][1] == "0.123"
   text = (run / "report.html").read_text()
   assert "Classes: the first 8 of 12 images." in text
-  assert '<i class="soft dash0"></i>control of other' in text
+  assert '<i class="soft dash0"></i>control' in text
   # Runs of other classes cannot stand side by side.
   config["task"]["args"]["category_ids"] = [1, 2, 3, 4, 5, 7]
   (other / "config.json").write_text(json.dumps(config))
