@@ -145,7 +145,7 @@ def test_predictions_are_uniform_at_first():
 def network():
   """A model with random parameters, and memory of two images."""
   model = encoder_decoder.build(CONFIG, VOCAB, LENGTH)
-  images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
+  images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8))
   tokens = jnp.zeros((2, 1, LENGTH), jnp.int32)
 
   @jax.jit
