@@ -7,6 +7,14 @@ import pytest
 from rtune import commands, stopping
 
 
+@pytest.fixture(autouse=True)
+def usual_handler():
+  """Ctrl-C as at a terminal: jobs in the background are started with it ignored."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(
   "number, code", [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)]
 )
