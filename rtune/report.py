@@ -13,14 +13,14 @@ import sys
 import time
 from collections.abc import Sequence
 
-from rtune import commands, console, launch, report_phases, restore, run_files
+from rtune import commands, console, launch, restore, run_files
 from rtune import config as configs
-from rtune import report_html as page
 from rtune.data.source import Source
 from rtune.errors import RtuneError, UsageError
 from rtune.evaluate import open_source
-from rtune.report_curves import Branch, draw_curves, read_branches, seconds_by_part
-from rtune.report_phases import Phase
+from rtune.reporting import page, phase_view
+from rtune.reporting.curves import Branch, draw_curves, read_branches, seconds_by_part
+from rtune.reporting.phase_view import Phase
 from rtune.restore import Restored
 
 FILE = "report.html"
@@ -55,7 +55,7 @@ def write_report(
       val = open_source(run)
     except RtuneError as error:
       problem = f"No pictures and classes: the validation data cannot be read. {error}"
-  phases = report_phases.read_phases(run, other, val, limit)
+  phases = phase_view.read_phases(run, other, val, limit)
   branches = read_branches(run.folder, run.config)
   if other is not None:
     branches += _beside(run, other, branches)
@@ -64,12 +64,12 @@ def write_report(
     *_head(run, other, phases, branches),
     page.section("Results", _results(phases, val, limit, problem)),
     page.section("Curves", [page.charts(figures)] if figures else []),
-    *(report_phases.pictures(run.task, phases, val) if val is not None else []),
+    *(phase_view.pictures(run.task, phases, val) if val is not None else []),
     page.section("Time", [_time_table(phases, branches)]),
     page.section("Config", _config(run.config)),
   ]
   path = run.folder / FILE
-  run_files.write_whole(path, page.page(f"{report_phases.name_of(run)}: report", body))
+  run_files.write_whole(path, page.page(f"{phase_view.name_of(run)}: report", body))
   return path
 
 
@@ -83,7 +83,7 @@ def _check_comparable(run: Restored, other: Restored) -> None:
 
 def _beside(run: Restored, other: Restored, ours: Sequence[Branch]) -> list[Branch]:
   """The other run's phase, moved to where our imitation has ended."""
-  name, label = report_phases.compared(other), report_phases.label_beside(run, other)
+  name, label = phase_view.compared(other), phase_view.label_beside(run, other)
   start = max((branch.start for branch in ours), default=0)
   moved = []
   for branch in read_branches(other.folder, other.config):
@@ -97,7 +97,7 @@ def _head(
   run: Restored, other: Restored | None, phases: Sequence[Phase], branches: Sequence[Branch]
 ) -> list[str]:
   """The name, the numbers that matter, and what was done."""
-  config, name = run.config, report_phases.name_of(run)
+  config, name = run.config, phase_view.name_of(run)
   date = time.strftime("%Y-%m-%d %H:%M")
   tuned = "reward" in config.phases
   facts = [
@@ -112,7 +112,7 @@ def _head(
   note = f"{skipped:.0f} updates were not finite and were left out."
   return [
     f"<h1>{page.text(name)}</h1>{page.paragraph(f'Report of rtune, {date}', 'soft')}",
-    report_phases.headline_tiles(phases, run.task.headline),
+    phase_view.headline_tiles(phases, run.task.headline),
     _phase_table(config, phases),
     page.table([], [fact for fact in facts if fact[1]], left=True),
     page.paragraph(note, "note") if skipped else "",
@@ -128,7 +128,7 @@ def _phase_table(config: configs.Config, phases: Sequence[Phase]) -> str:
     phase, spent = getattr(config, name), seconds.get(name)
     rows.append(
       [
-        report_phases.LABELS[name],
+        phase_view.LABELS[name],
         phase.steps,
         phase.batch_size,
         getattr(phase, "num_samples", None),
@@ -153,13 +153,13 @@ def _cut(text: str) -> str:
 def _results(phases: Sequence[Phase], val: Source | None, limit: int, problem: str) -> list[str]:
   if not phases:
     return [page.paragraph("No phase is finished yet.", "note")]
-  by_class = report_phases.class_table(phases)
+  by_class = phase_view.class_table(phases)
   if by_class:
     by_class = f"<h3>By class</h3>{by_class}"
     if val is not None and 0 < limit < len(val):
       by_class += page.paragraph(f"Classes: the first {limit} of {len(val)} images.", "soft")
   note = page.paragraph(problem, "note") if problem else ""
-  overall = f"<h3>Overall</h3>{report_phases.metric_table(phases)}"
+  overall = f"<h3>Overall</h3>{phase_view.metric_table(phases)}"
   return [note, page.columns([overall, by_class])]
 
 
@@ -175,7 +175,7 @@ def _time_table(phases: Sequence[Phase], branches: Sequence[Branch]) -> str:
   for name, values in spent.items():
     total = seconds[name]
     rest = None if total is None else max(0.0, total - sum(values.values()))
-    rows.append([report_phases.LABELS[name], *(values.get(p) for p in parts), rest, total])
+    rows.append([phase_view.LABELS[name], *(values.get(p) for p in parts), rest, total])
   return page.table(["seconds", *parts, "rest", "all"], rows)
 
 

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rtune import launch, report, report_html, report_phases, run_files
+from rtune import launch, report, run_files
 from rtune.evaluate import Evaluation, Judged
-from rtune.report_curves import read_branches, seconds_by_part
-from rtune.report_phases import Phase
+from rtune.reporting import page as page_html
+from rtune.reporting import phase_view
+from rtune.reporting.curves import read_branches, seconds_by_part
+from rtune.reporting.phase_view import Phase
 from rtune.tasks.detection import Detection
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
@@ -162,7 +164,7 @@ def make_phase(name: str, rewards: list[float], boxes_at: int) -> Phase:
   judged = [one(index, reward) for index, reward in enumerate(rewards)]
   values = {"AR": float(np.nanmean(rewards)), "boxes": 3.0 + boxes_at, "APl": -1.0}
   seen = Evaluation(name, values, {"<b>cat</b>": values["AR"]}, judged, [])
-  return Phase(name, report_phases.LABELS[name], True, values, seen, 60.0)
+  return Phase(name, phase_view.LABELS[name], True, values, seen, 60.0)
 
 
 def test_largest_gains_and_losses():
@@ -171,27 +173,27 @@ def test_largest_gains_and_losses():
   phases = [make_phase("mle", before, 0), make_phase("reward", after, 5)]
   task = Detection(classes=("cat",), category_ids=(1,))
   source = [task.unlabeled(np.zeros((16, 16, 3), np.uint8), 10 + i) for i in range(6)]
-  grid, gains, losses = report_phases.pictures(task, phases, source)
+  grid, gains, losses = phase_view.pictures(task, phases, source)
   order = re.compile(r"<span>image (\d+)</span>")
   assert [int(i) for i in order.findall(grid)] == [10, 11, 12, 13, 14, 15]
   assert order.findall(gains) == ["11", "13"] and order.findall(losses) == ["12", "14"]
   assert "2 of 6 images gained, 2 lost" in gains
   assert gains.index("MLE, reward 0.10") < gains.index("tuned, reward 0.80")
   assert '<span class="good">+0.700</span>' in gains and "-0.700" in losses
-  only = report_phases.pictures(task, phases[:1], source)
+  only = phase_view.pictures(task, phases[:1], source)
   assert len(only) == 1 and "tuned" not in only[0]
 
 
 def test_tables_escape_and_color():
   phases = [make_phase("mle", [0.2], 0), make_phase("control", [0.3], 0)]
   phases.append(make_phase("reward", [0.25], 2))
-  by_class = report_phases.class_table(phases)
+  by_class = phase_view.class_table(phases)
   assert "&lt;b&gt;cat&lt;/b&gt;" in by_class and "<b>" not in by_class
-  table = report_phases.metric_table(phases)
+  table = phase_view.metric_table(phases)
   assert "<th>tuned - MLE</th><th>tuned - control</th>" in table
   assert '<span class="good">+0.050</span></td><td><span class="bad">-0.050</span>' in table
   assert '<span class="soft">+2.000</span>' in table  # more boxes are not better
-  assert report_phases.headline_tiles(phases, ("AR",)).count("tile") == 2
+  assert phase_view.headline_tiles(phases, ("AR",)).count("tile") == 2
 
 
 def test_control_of_another_run(workdir, boxes_run, tmp_path):
@@ -256,5 +258,5 @@ def test_wrong_flags(tmp_path, capsys):
 
 
 def test_large_pictures_are_shrunk():
-  case = report_html.Case("h", [("c", np.zeros((900, 1200, 3), np.uint8))])
-  assert 'width="480" height="360"' in report_html.cases([case])
+  case = page_html.Case("h", [("c", np.zeros((900, 1200, 3), np.uint8))])
+  assert 'width="480" height="360"' in page_html.cases([case])

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from rtune import config as configs
-from rtune import launch, main, run_files, train, weights
+from rtune import launch, main, run_files, steps, train, weights
 from rtune.errors import Preempted
 from rtune.logs import read_metrics
 from rtune.progress import Progress
@@ -62,8 +62,8 @@ def test_a_run_leaves_all_that_is_promised(tiny_run):
     "reward.safetensors",
   }
   assert any((tiny_run / "tensorboard").iterdir())
-  steps = {int(path.name) for path in (tiny_run / "checkpoints").iterdir()}
-  assert steps == {10, 20, 25, 30}
+  kept = {int(path.name) for path in (tiny_run / "checkpoints").iterdir()}
+  assert kept == {10, 20, 25, 30}
   assert "decoder/LogitsDense/kernel" in (tiny_run / "parameters.txt").read_text()
   saved = configs.from_json((tiny_run / "config.json").read_text())
   assert saved.mle == load().mle
@@ -145,7 +145,26 @@ def watch(monkeypatch):
   return set_seen
 
 
-def test_harmless_knobs_change_nothing_and_nothing_compiles_twice(tiny_run, tmp_path, watch):
+def without_transfers(make_step):
+  """`make_step` whose steps may not, from the second on, take anything from the host by the way."""
+
+  def make(*args):
+    step, before = make_step(*args), itertools.count()
+
+    def guarded(state, batch):
+      # On CPU jax refuses what goes to the device; what comes back costs nothing there.
+      with jax.transfer_guard("disallow" if next(before) else "allow"):
+        return step(state, batch)
+
+    return guarded
+
+  return make
+
+
+def test_a_second_run_is_equal_compiles_once_and_transfers_nothing(
+  tiny_run, tmp_path, watch, monkeypatch
+):
+  """Knobs that only say how a run is watched and saved are set otherwise; the same comes out."""
   compiled, at_step = [], {}
 
   def listen(event, seconds, **_):
@@ -156,6 +175,8 @@ def test_harmless_knobs_change_nothing_and_nothing_compiles_twice(tiny_run, tmp_
     at_step[phase, step] = len(compiled)
 
   watch(seen)
+  for name in ("imitation_step", "reward_step"):
+    monkeypatch.setattr(steps, name, without_transfers(getattr(steps, name)))
   harmless = {
     **{"data__threads": 2, "data__prefetch": 1, "tensorboard": False, "max_bad_steps": 9},
     **{"eval_every": 4, "checkpoints__every": 7, "checkpoints__keep_last": 1, "log_every": 1},
@@ -180,6 +201,18 @@ def test_harmless_knobs_change_nothing_and_nothing_compiles_twice(tiny_run, tmp_
     fresh = {step: b - a for step, (a, b) in enumerate(itertools.pairwise(counts), start=2)}
     assert at_step[phase, 1] > 0
     assert {step: n for step, n in fresh.items() if n and step not in (2, 5, 8)} == {}
+
+
+def test_another_seed_is_another_run(tiny_run, tmp_path):
+  train.run(load(seed=1, phases="('mle',)", eval_every=0), str(tmp_path))
+  one, other = (read_metrics(folder, times=False)[:4] for folder in (tmp_path, tiny_run))
+  for row, unlike in zip(one, other, strict=True):
+    assert row["step"] == unlike["step"]
+    assert row["loss"] != unlike["loss"]
+  got, unlike = (leaves_of(folder, "mle") for folder in (tmp_path, tiny_run))
+  for name in ("encoder/embedding/kernel", "decoder/LogitsDense/kernel"):
+    # Not the same start with other batches: the weights have little in common.
+    assert np.abs(np.corrcoef(got[name].ravel(), unlike[name].ravel())[0, 1]) < 0.5
 
 
 def test_interrupted_again_and_again(tiny_run, tmp_path, watch, monkeypatch):
@@ -404,16 +437,32 @@ def test_four_devices_are_one(plain, tmp_path):
   assert_close_runs(workdir, reference)
 
 
+def launch_two(workdir, *flags):
+  """The tiny run as two processes on this machine."""
+  script = [str(ROOT / "launch" / "local.sh"), "2", "--", *arguments(workdir, *flags)]
+  environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHON": sys.executable}
+  with open(workdir.with_suffix(".said"), "a") as said:
+    return subprocess.Popen(["bash", *script], env=environment, stdout=said, stderr=said)
+
+
 def test_two_processes_are_one(plain, tmp_path):
   reference, flags = plain
   workdir = tmp_path / "run"
-  script = [str(ROOT / "launch" / "local.sh"), "2", "--", *arguments(workdir, *flags)]
-  environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHON": sys.executable}
-  done = subprocess.run(
-    ["bash", *script], env=environment, capture_output=True, text=True, timeout=500
-  )
-  assert done.returncode == 0, done.stderr
-  assert done.stderr.count("2 process(es)") == 1, "only the first process speaks"
+  assert launch_two(workdir, *flags).wait(timeout=500) == 0, said(workdir)
+  assert said(workdir).count("2 process(es)") == 1, "only the first process speaks"
   assert_close_runs(workdir, reference)
   seconds = run_files.read_results(workdir).pop("seconds")
   assert set(seconds) == {"mle", "reward"}
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_and_go_on_as_one(plain, tmp_path):
+  reference, flags = plain
+  workdir = tmp_path / "run"
+  process = launch_two(workdir, *flags)
+  assert after_a_new_line(process, workdir), said(workdir)
+  process.send_signal(signal.SIGTERM)
+  assert process.wait(timeout=300) == 75, said(workdir)
+  assert "stopped: Stopped by SIGTERM; " in said(workdir)
+  finish(workdir, *flags)
+  assert_close_runs(workdir, reference)

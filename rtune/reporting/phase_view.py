@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rtune import report_html as page
 from rtune import restore, run_files
 from rtune.data.source import Source
 from rtune.evaluate import Evaluation, Judged, evaluate_phase, make_predict
+from rtune.reporting import page
 from rtune.restore import Restored
 from rtune.tasks.task import Task
 

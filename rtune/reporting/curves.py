@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from rtune import config as configs
-from rtune.curves import NUM_STYLES, Line, Point, chart
 from rtune.logs import TIME, Row, read_metrics
+from rtune.reporting.charts import NUM_STYLES, Line, Point, chart
 
 _SPREAD = ("mean", "std", "min", "max", "alike", "invalid")  # the rest of reward/* are its parts
 _SECONDS = "seconds/"
