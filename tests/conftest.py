@@ -31,6 +31,16 @@ def own_logging():
   logger.propagate, logger.level, logger.handlers = before
 
 
+@pytest.fixture
+def quick_compiles():
+  """For runs whose last bits do not matter: they compile in half the time."""
+  import jax
+
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> pathlib.Path:
   """The folder of real images and annotations; tests that need it skip where it is absent."""

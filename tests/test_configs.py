@@ -7,7 +7,7 @@ import re
 import pytest
 
 from rtune import config as configs
-from rtune import main, parts, run_files, train
+from rtune import main, parts, run_files, setup, train
 from rtune.logs import read_metrics
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -71,13 +71,13 @@ def test_tiny_of_recall_runs(tiny_run):
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if p.stem != "detection_recall"], ids=ids)
-def test_tiny_runs(path, tmp_path):
+def test_tiny_runs(path, tmp_path, quick_compiles):
   config = load(path, "tiny", eval_every=0, tensorboard=False)
   assert set(train.run(config, str(tmp_path))) == {"mle", "reward", "seconds"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=ids)
-def test_paper_takes_its_first_step(path, tmp_path):
+def test_paper_takes_its_first_step(path, tmp_path, quick_compiles):
   """Shrunk by what anyone could write on the command line."""
   small = {"width": 16, "depth": 1, "num_heads": 2, "mlp_dim": 32}
   sizes = {f"model__{part}__{k}": v for part in ("encoder", "decoder") for k, v in small.items()}
@@ -111,3 +111,36 @@ def test_paper_takes_its_first_step(path, tmp_path):
   for row in rows:
     assert row["skipped"] == 0
     assert row["loss"] == pytest.approx(row["loss"])
+
+
+def own_data(shared_data, path, **overrides):
+  """`coco_json` on real photographs of raccoons, small enough for a test."""
+  folder = shared_data / "detection" / "raccoon" / "dev"
+  splits = ("train", "val")
+  files = {f"data__{split}__args__annotations": folder / f"{split}.json" for split in splits}
+  small = {"image_size": 32, "max_boxes": 3, "levels": 33}
+  sizes = {f"task__args__{name}": value for name, value in small.items()}
+  sizes |= {"model__encoder__depth": 1, "model__decoder__depth": 1}
+  steps = {"mle__steps": 3, "reward__steps": 2, "log_every": 1, "eval_every": 0}
+  warmup = {"mle__optim__warmup_steps": 1, "reward__optim__warmup_steps": 1}
+  return load(path, "coco_json", **files, **sizes, **steps, **warmup, **overrides)
+
+
+def test_own_data_in_coco_format_runs(shared_data, tmp_path, quick_compiles):
+  path = ROOT / "configs" / "detection_recall.py"
+  results = train.run(own_data(shared_data, path), str(tmp_path))
+  assert set(results) == {"mle", "reward", "seconds"}
+  assert {"val/AR", "val/AP", "val/reward"} <= set(results["reward"])
+  rows = read_metrics(tmp_path)
+  assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
+  assert all(row["skipped"] == 0 for row in rows)
+  task = run_files.read_config(tmp_path).task
+  assert (task.args["classes"], task.args["category_ids"]) == (["raccoon"], [1])
+
+
+@pytest.mark.parametrize("path", FILES, ids=ids)
+def test_own_data_in_coco_format_are_counted_and_checked(shared_data, path):
+  ready = setup.prepare(own_data(shared_data, path))
+  assert (len(ready.train), len(ready.val)) == (117, 29)
+  if "class_counts" in ready.config.reward.args:
+    assert ready.config.reward.args["class_counts"] == (126,)
