@@ -153,6 +153,7 @@ class Config:
   reward: Reward = Reward()  # tuning
   init_from: str = ""  # weights that stand for the mle phase: a .safetensors file or a workdir
   encoder_init: str = ""  # encoder weights to start mle from: big_vision .npz, HF .safetensors
+  warm_start: str = ""  # another detector's weights that mle starts from, as far as they fit
   seed: int = 0  # of everything random
   log_every: int = 50  # steps between lines of metrics
   eval_every: int = 0  # steps between evaluations; 0 = at the end of a phase only

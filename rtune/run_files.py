@@ -33,6 +33,19 @@ def weights_path(workdir: pathlib.Path, phase: str) -> pathlib.Path:
   return workdir / "weights" / f"{phase}.safetensors"
 
 
+def find_weights(where: str, key: str) -> pathlib.Path:
+  """The file that a config names: itself, or a workdir, which stands for its mle weights.
+
+  Raises:
+    UsageError: there is no such file; `key` is the config key to name.
+  """
+  path = pathlib.Path(where).expanduser()
+  path = weights_path(path, "mle") if path.is_dir() else path
+  if not path.is_file():
+    raise UsageError(f"{key}: {path} does not exist.")
+  return path
+
+
 def read_config(workdir: pathlib.Path) -> configs.Config:
   """The config of a run; UsageError where the folder is not a run's."""
   path = workdir / CONFIG

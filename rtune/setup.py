@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from rtune import config as configs
-from rtune import console, parts, run_files, sharding, vit_weights, weights
+from rtune import console, parts, run_files, sharding, vit_weights, warm_start, weights
 from rtune.data.source import Source
 from rtune.errors import DataError, UsageError
 from rtune.policies.policy import Policy
@@ -95,6 +95,10 @@ def check_start(config: configs.Config, folder: pathlib.Path) -> None:
     _stand_in(config, folder)
   if config.encoder_init and not pathlib.Path(config.encoder_init).expanduser().is_file():
     raise UsageError(f"config.encoder_init: {config.encoder_init} does not exist.")
+  if config.warm_start:
+    if config.encoder_init:
+      raise UsageError("config.warm_start and config.encoder_init are both set; choose one.")
+    run_files.find_weights(config.warm_start, "config.warm_start")
 
 
 def initial_params(setup: Setup, phase: str, folder: pathlib.Path) -> Any:
@@ -115,6 +119,11 @@ def initial_params(setup: Setup, phase: str, folder: pathlib.Path) -> Any:
   if config.encoder_init:
     encoder = vit_weights.load_encoder(config.encoder_init, params["encoder"], console.say)
     params = {**params, "encoder": _place(encoder, shardings["encoder"])}
+  if config.warm_start:
+    path = run_files.find_weights(config.warm_start, "config.warm_start")
+    console.stage(f"mle starts from {path}")
+    loaded = weights.load_weights(path)
+    params = _place(warm_start.adopt(sharding.on_host(params), loaded, console.say), shardings)
   return params
 
 
@@ -137,8 +146,4 @@ def _stand_in(config: configs.Config, folder: pathlib.Path) -> pathlib.Path:
         f"There is no {path} to start from: add 'mle' to config.phases, or set config.init_from."
       )
     return path
-  path = pathlib.Path(config.init_from).expanduser()
-  path = run_files.weights_path(path, "mle") if path.is_dir() else path
-  if not path.is_file():
-    raise UsageError(f"config.init_from: {path} does not exist.")
-  return path
+  return run_files.find_weights(config.init_from, "config.init_from")
