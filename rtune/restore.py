@@ -36,7 +36,7 @@ def restore(workdir: str | pathlib.Path) -> Restored:
   """
   folder = pathlib.Path(workdir).expanduser()
   config = run_files.read_config(folder)
-  task = parts.build(config.task, "task")
+  task = parts.build(config.task, "task").load(folder)
   mesh = sharding.make_mesh(devices=jax.local_devices())
   return Restored(folder, config, task, task.policy(config.model), {}, mesh)
 

@@ -15,7 +15,8 @@ from rtune.data.source import Source
 from rtune.errors import DataError, UsageError
 from rtune.policies.policy import Policy
 from rtune.rewards.boxes import count_classes
-from rtune.tasks.task import Task
+from rtune.rewards.scoring import with_known
+from rtune.tasks.task import Task, settings
 
 
 class Setup(NamedTuple):
@@ -51,10 +52,10 @@ def prepare(config: configs.Config) -> Setup:
   _check_same_classes(train, val)
   config = dataclasses.replace(
     config,
-    task=configs.Part(config.task.fn, dataclasses.asdict(task)),
+    task=configs.Part(config.task.fn, settings(task)),
     reward=_with_counts(config.reward, train),
   )
-  _check_reward(config.reward)
+  _check_reward(config.reward, task)
   sharding.same_everywhere(configs.to_json(config), "the config")
   return Setup(config, task, task.policy(config.model), train, val, mesh, {})
 
@@ -69,10 +70,11 @@ def _with_counts(reward: configs.Reward, train: Source) -> configs.Reward:
   return dataclasses.replace(reward, args={**reward.args, "class_counts": counts})
 
 
-def _check_reward(reward: configs.Reward) -> None:
+def _check_reward(reward: configs.Reward, task: Task) -> None:
   """Names and arguments of rewards: a typo must not come to light after hours of imitation."""
   if reward.fn:
-    parts.check_args(parts.resolve(reward.fn), reward.args, "reward", given=2)
+    fn = parts.resolve(reward.fn)
+    parts.check_args(fn, with_known(fn, reward.args, task), "reward", given=2)
   extra = reward.supervised
   if extra.fn:
     parts.check_args(parts.resolve(extra.fn), extra.args, "reward.supervised", given=4)
@@ -87,18 +89,26 @@ def _check_same_classes(train: Source, val: Source) -> None:
     )
 
 
-def check_start(config: configs.Config, folder: pathlib.Path) -> None:
-  """Raises UsageError where weights that a new run in `folder` starts from are not there."""
+def check_start(setup: Setup, folder: pathlib.Path) -> None:
+  """Raises UsageError where weights that a new run in `folder` starts from are not there or ours."""
+  config = setup.config
   if (folder / run_files.CONFIG).is_file():
     return
   if config.init_from or config.phases[0] != "mle":
-    _stand_in(config, folder)
+    _check_learned(setup.task, _stand_in(config, folder))
   if config.encoder_init and not pathlib.Path(config.encoder_init).expanduser().is_file():
     raise UsageError(f"config.encoder_init: {config.encoder_init} does not exist.")
   if config.warm_start:
     if config.encoder_init:
       raise UsageError("config.warm_start and config.encoder_init are both set; choose one.")
-    run_files.find_weights(config.warm_start, "config.warm_start")
+    _check_learned(setup.task, run_files.find_weights(config.warm_start, "config.warm_start"))
+
+
+def _check_learned(task: Task, path: pathlib.Path) -> None:
+  """Weights that know other words than we would load, and mean nothing; their workdir tells."""
+  folder = path.parent.parent
+  if (folder / run_files.CONFIG).is_file():
+    task.load(folder)
 
 
 def initial_params(setup: Setup, phase: str, folder: pathlib.Path) -> Any:

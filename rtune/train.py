@@ -53,10 +53,11 @@ def run(
     check_optim(getattr(config, name).optim, getattr(config, name).steps, f"config.{name}.optim")
   setup = prepare(config)
   config = setup.config
-  check_start(config, pathlib.Path(folder).expanduser())
+  check_start(setup, pathlib.Path(folder).expanduser())
   with _held(folder, force) as path, on_signals() as stop:
     if jax.process_index() == 0:
       run_files.settle_config(path, config, allow_config_change)
+      setup.task.save(path)
     keep = config.checkpoints
     with contextlib.closing(
       Checkpoints(path / "checkpoints", keep.keep_last, keep.keep_every)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
 from rtune import config
+from rtune.errors import UsageError
 from rtune.models import vit
 from rtune.models.decoder import Decoder
 
@@ -41,6 +42,15 @@ class EncoderDecoder(nn.Module):
     deterministic: bool = True,
   ) -> Float[Array, "b s l v"]:
     return self.decode(self.encode(image_BIIC, deterministic), tokens_BSL, deterministic)
+
+
+def check_image_size(model: config.Model, image_size: int) -> None:
+  """Raises UsageError where patches do not fill the image."""
+  if image_size % model.encoder.patch_size:
+    raise UsageError(
+      f"config.task.args.image_size={image_size} is not a multiple of "
+      f"config.model.encoder.patch_size={model.encoder.patch_size}."
+    )
 
 
 def build(model: config.Model, vocab_size: int, max_length: int) -> EncoderDecoder:

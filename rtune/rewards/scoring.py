@@ -5,6 +5,8 @@ Dimension key:
   S: samples for each image
 """
 
+import dataclasses
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -46,6 +48,7 @@ class Scoring(NamedTuple):
 def make_scoring(phase: configs.Reward, task: Task, frozen: Any, mesh: Mesh) -> Scoring:
   """The scoring that a config names: on the device, or on the host where it is marked so."""
   reward_fn = parts.resolve(phase.fn)
+  phase = dataclasses.replace(phase, args=with_known(reward_fn, phase.args, task))
   if host_options(reward_fn) is None:
     score = _on_device(reward_fn, phase, task, frozen)
   else:
@@ -54,6 +57,12 @@ def make_scoring(phase: configs.Reward, task: Task, frozen: Any, mesh: Mesh) -> 
   if not phase.supervised.fn:
     return Scoring(score)
   return Scoring(score, _supervised(phase, task, frozen))
+
+
+def with_known(fn: Callable, args: Mapping[str, Any], task: Task) -> dict[str, Any]:
+  """Arguments for a reward, and with them what the task knows and the reward has a name for."""
+  names = inspect.signature(fn).parameters
+  return {name: value for name, value in task.knows().items() if name in names} | dict(args)
 
 
 def _on_device(reward_fn, phase: configs.Reward, task: Task, frozen: Any):

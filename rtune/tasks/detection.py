@@ -13,6 +13,7 @@ Dimension key:
 """
 
 import dataclasses
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -88,6 +89,15 @@ class Detection:
       return self
     return dataclasses.replace(self, classes=source.classes, category_ids=source.category_ids)
 
+  def knows(self) -> dict[str, object]:
+    return {}
+
+  def save(self, folder: pathlib.Path) -> None:
+    """Nothing: the config has the classes."""
+
+  def load(self, folder: pathlib.Path) -> "Detection":
+    return self
+
   def example(self, raw: Example, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
     wanted = ~raw["crowd"]
     boxes, labels = raw["boxes"][wanted], raw["labels"][wanted]
@@ -116,11 +126,7 @@ class Detection:
     return {"image": image, "boxes": slots, "labels": names, "content": content}
 
   def policy(self, model: config.Model) -> Policy:
-    if self.image_size % model.encoder.patch_size:
-      raise UsageError(
-        f"config.task.args.image_size={self.image_size} is not a multiple of "
-        f"config.model.encoder.patch_size={model.encoder.patch_size}."
-      )
+    encoder_decoder.check_image_size(model, self.image_size)
     network = encoder_decoder.build(model, self.vocab_size, self.length)
     return autoregressive(network, self.length, ENDING, model.cache_block)
 
@@ -229,6 +235,9 @@ class Detection:
       "boxes": raw["boxes"][wanted],
       "labels": raw["labels"][wanted],
     }
+
+  def text(self, record) -> tuple[str, ...]:
+    return ()
 
   def source(self, annotations: str, images: str) -> Source:
     from rtune.data.coco import CocoDetection

@@ -3,6 +3,8 @@
 A newcomer writes these functions in one file; everything else is shared.
 """
 
+import dataclasses
+import pathlib
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -24,6 +26,18 @@ class Task(Protocol):
 
   def bind(self, source: Source) -> "Task":
     """This task with what it must know of the training data, such as class names."""
+    ...
+
+  def knows(self) -> Mapping[str, Any]:
+    """What a reward gets that has a parameter of that name, such as the words of the data."""
+    ...
+
+  def save(self, folder: pathlib.Path) -> None:
+    """Writes into a workdir what `bind` has learned and no config can hold."""
+    ...
+
+  def load(self, folder: pathlib.Path) -> "Task":
+    """This task with what `save` has written; UsageError where that is of another task."""
     ...
 
   def example(self, raw: Example, rng: np.random.Generator | None) -> Features:
@@ -69,6 +83,10 @@ class Task(Protocol):
     """The truth of an example as a record, to be drawn beside predictions."""
     ...
 
+  def text(self, record: Mapping[str, Any]) -> tuple[str, ...]:
+    """A record in words, one line each, for the report; () where its picture says it all."""
+    ...
+
   def source(self, annotations: str, images: str) -> Source:
     """A user's annotation file with its folder of images ("" = as the file says)."""
     ...
@@ -76,3 +94,9 @@ class Task(Protocol):
   def draw(self, image: np.ndarray, record: Mapping[str, Any]) -> np.ndarray:
     """The picture [H, W, 3] of a record on its image."""
     ...
+
+
+def settings(task: Task) -> dict[str, Any]:
+  """The fields of a task that its config holds: all but those marked `learned` in their metadata."""
+  fields = dataclasses.fields(task)
+  return {f.name: getattr(task, f.name) for f in fields if not f.metadata.get("learned")}
