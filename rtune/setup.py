@@ -90,7 +90,7 @@ def _check_same_classes(train: Source, val: Source) -> None:
 
 
 def check_start(setup: Setup, folder: pathlib.Path) -> None:
-  """Raises UsageError where weights that a new run in `folder` starts from are not there or ours."""
+  """Raises UsageError where weights that a new run in `folder` starts from are missing or others."""
   config = setup.config
   if (folder / run_files.CONFIG).is_file():
     return

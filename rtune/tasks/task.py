@@ -97,6 +97,6 @@ class Task(Protocol):
 
 
 def settings(task: Task) -> dict[str, Any]:
-  """The fields of a task that its config holds: all but those marked `learned` in their metadata."""
+  """The fields of a task that its config holds: all but those with `learned` in their metadata."""
   fields = dataclasses.fields(task)
   return {f.name: getattr(task, f.name) for f in fields if not f.metadata.get("learned")}
