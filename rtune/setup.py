@@ -90,7 +90,7 @@ def _check_same_classes(train: Source, val: Source) -> None:
 
 
 def check_start(setup: Setup, folder: pathlib.Path) -> None:
-  """Raises UsageError where weights that a new run in `folder` starts from are missing or others."""
+  """UsageError where weights that a new run in `folder` starts from are missing or not ours."""
   config = setup.config
   if (folder / run_files.CONFIG).is_file():
     return
