@@ -1,4 +1,4 @@
-"""The records of a COCO detection file, each checked; what is wrong goes into a report.
+"""The records of a COCO file, each checked; what is wrong goes into a report.
 
 Dimension key:
   T: annotations of all images, ordered by image
@@ -131,6 +131,26 @@ def annotation_table(
       rows.append((number, images[image_id], labels[category_id], crowd, area, xywh))
   found = np.array(rows, ANNOTATION)
   return found[np.argsort(found["image"], kind="stable")]
+
+
+def captions_of_images(
+  records: Records, ids_of_images: Sequence[int], report: validate.Report
+) -> list[tuple[str, ...]]:
+  """The captions of each image, in the order of the file; those without a word are left out."""
+  images = {number: row for row, number in enumerate(ids_of_images)}
+  found: list[list[str]] = [[] for _ in ids_of_images]
+  for number, record in zip(_ids(records, "annotations", report), records, strict=True):
+    name, caption = f"annotation {number}", record.get("caption")
+    image_id = _id(record, "image_id", name, report)
+    if not isinstance(caption, str):
+      report.error("annotations without a caption", "Give each a caption as text", name)
+    elif image_id is not None and image_id not in images:
+      report.warn("captions of images that are not listed", "Left out", f"{name} ({image_id})")
+    elif image_id is not None and not any(letter.isalnum() for letter in caption):
+      report.warn("captions without a word", "Left out", f"{name} ({caption!r:.40})")
+    elif image_id is not None:
+      found[images[image_id]].append(caption)
+  return [tuple(captions) for captions in found]
 
 
 def _numbers(bbox: object) -> tuple[float, ...] | None:

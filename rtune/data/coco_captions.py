@@ -1,0 +1,87 @@
+"""Images with captions from a COCO caption file, checked as a whole before training starts."""
+
+import os
+
+from rtune.data import coco_json, validate
+from rtune.data.images import MAX_PIXELS, read_image
+from rtune.data.source import Example
+
+
+class CocoCaptions:
+  """A captioning `Source` from a COCO JSON file and a folder of images.
+
+  An example has `image` uint8 [H, W, 3], `image_id` and `captions`, a tuple of texts as they are in
+  the file, in its order. Images without a caption are left out, and so are captions of images that
+  the file does not list, as in cuts of COCO; both are counted.
+
+  Attributes:
+    warnings: what was found and put right, one line for each kind; empty if nothing was.
+  """
+
+  def __init__(
+    self,
+    annotations: str,
+    images: str = "",
+    *,
+    max_pixels: int = MAX_PIXELS,
+    allow_outside_root: bool = False,
+    check_images: bool = True,
+  ):
+    """Reads and checks everything but the pixels.
+
+    Args:
+      annotations: COCO caption JSON (`images`; `annotations` with `image_id` and `caption`).
+      images: folder that the file names start from. Empty: `info.image_root` of the JSON, from
+        the JSON's own folder, or that folder itself.
+      max_pixels: larger images are refused.
+      allow_outside_root: also read images whose names or links lead out of the image folder, and
+        an absolute `info.image_root`.
+      check_images: look at the header of every image file now. Otherwise broken files come to
+        light while training.
+
+    Raises:
+      DataError: one report of all that is wrong.
+    """
+    annotations = os.path.expanduser(annotations)
+    report = validate.Report(annotations)
+    data = validate.load_json(annotations)
+    parts = validate.sections(data, ("images", "annotations"), report)
+    if images:
+      root = os.path.expanduser(images)
+    else:
+      root = coco_json.image_root(annotations, data, allow_outside_root, report)
+    self._max_pixels = max_pixels
+    ids = coco_json.image_ids(parts["images"], report)
+    names = coco_json.file_names(parts["images"], report)
+    report.raise_errors()
+    captions = coco_json.captions_of_images(parts["annotations"], ids, report)
+    keep = [row for row, own in enumerate(captions) if own]
+    for row, own in enumerate(captions):
+      if not own:
+        report.warn("images without a caption", "Left out", f"image {ids[row]}")
+    if not keep:
+      report.error("files without a single caption", "Give the file of captions", annotations)
+    paths = validate.locate_images(root, [names[row] for row in keep], allow_outside_root, report)
+    if check_images:
+      validate.check_images(paths, max_pixels, report)
+    report.raise_errors()
+    self._image_ids, self._paths = [ids[row] for row in keep], paths
+    self._captions = [captions[row] for row in keep]
+    self.warnings = report.warnings()
+
+  def references(self) -> list[tuple[str, ...]]:
+    """The captions of every image."""
+    return list(self._captions)
+
+  def __len__(self) -> int:
+    return len(self._paths)
+
+  def __getitem__(self, index: int) -> Example:
+    """Reads one image; raises DataError, naming the file, if that fails."""
+    if not 0 <= index < len(self):
+      raise IndexError(f"image {index} of {len(self)}")
+    return {
+      "image": read_image(self._paths[index], self._max_pixels),
+      "image_id": self._image_ids[index],
+      "captions": self._captions[index],
+    }
