@@ -23,6 +23,7 @@ from rtune.text import ngrams
 from rtune.text.tokenize import UNKNOWN, tokenize
 
 END_ID, UNKNOWN_ID, FIRST_WORD_ID = 0, 1, 2
+END = "\n"  # the end of a caption among its words, where it counts as one; never part of a word
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,8 +113,8 @@ class Corpus:
 
   def norms(self, sentences: Sequence[Sequence[str]]) -> tuple[Float[np.ndarray, "r 4"], ...]:
     """Norms of the tf-idf vectors of tokenized captions, without and with the end as a word."""
-    ids = self.distinct_ids(sentences)
-    tokens_T, caption_T = ngrams.lay_out([[*row, END_ID] for row in ids])
+    ids = self.distinct_ids([[*words, END] for words in sentences])
+    tokens_T, caption_T = ngrams.lay_out(ids)
     idf_NT = self.idf(tokens_T)
     squares = np.zeros((2, len(sentences), ngrams.MAX_N))
     for n, numbers_T in enumerate(ngrams.number_ngrams(tokens_T)):
@@ -128,7 +129,7 @@ class Corpus:
 
   def distinct_ids(self, sentences: Sequence[Sequence[str]]) -> list[list[int]]:
     """Ids of tokenized captions; words that the corpus lacks get ids of their own beyond it."""
-    unseen: dict[str, int] = {}
+    unseen = {END: END_ID}
     return [
       [
         self.ids[word] if word in self.ids else unseen.setdefault(word, self.num_ids + len(unseen))
