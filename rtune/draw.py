@@ -1,4 +1,4 @@
-"""Boxes on pictures, and pictures beside each other: for the report and for predict.
+"""Boxes on pictures, text below them, and pictures beside each other: for the report and predict.
 
 Dimension key:
   H, W: height and width of an image in pixels
@@ -67,7 +67,7 @@ def draw_boxes(
       f"{'no' if scores_N is None else len(scores_N)} scores: the numbers must agree"
     )
   height, width = image.shape[:2]
-  scale = scale or max(1, math.ceil(_READABLE_SIDE / max(height, width, 1)))
+  scale = scale or _readable_scale(height, width)
   canvas = Image.fromarray(image.repeat(scale, 0).repeat(scale, 1))
   brush = ImageDraw.Draw(canvas)
   limits = np.array([height, width, height, width])
@@ -83,6 +83,28 @@ def draw_boxes(
     name = classes[label] if label < len(classes) else str(label)
     text = name if scores_N is None else f"{name} {scores_N[i]:.2f}"
     _tag(brush, corners_N4[i].tolist(), text, class_color(label), canvas.size, taken)
+  return np.array(canvas)
+
+
+def draw_text(
+  image: UInt8[np.ndarray, "h w 3"], lines: Sequence[str]
+) -> UInt8[np.ndarray, "h2 w2 3"]:
+  """The image, small ones enlarged as by `draw_boxes`, above its lines in black on white.
+
+  Long lines are broken at spaces; one without is cut. What cannot be printed is left out.
+  """
+  scale = _readable_scale(*image.shape[:2])
+  picture = image.repeat(scale, 0).repeat(scale, 1)
+  height, width = picture.shape[:2]
+  font = _font(max(14, round(max(height, width) / 28)))
+  pad = round(font.size / 2)
+  rows = [row for line in lines for row in _broken(line, font, width - 2 * pad)]
+  tall = round(font.size * 1.3)
+  canvas = Image.new("RGB", (width, height + 2 * pad + tall * len(rows)), _WHITE)
+  canvas.paste(Image.fromarray(picture), (0, 0))
+  brush = ImageDraw.Draw(canvas)
+  for place, row in enumerate(rows):
+    brush.text((pad, height + pad + tall * (place + 0.5)), row, fill=_BLACK, font=font, anchor="lm")
   return np.array(canvas)
 
 
@@ -110,6 +132,22 @@ def side_by_side(
     canvas.paste(Image.fromarray(image), (x, top))
     x += image.shape[1] + gap
   return np.array(canvas)
+
+
+def _readable_scale(height: int, width: int) -> int:
+  return max(1, math.ceil(_READABLE_SIDE / max(height, width, 1)))
+
+
+def _broken(line: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+  """The line in rows of at most `width` pixels."""
+  rows: list[str] = []
+  for word in "".join(c if c.isprintable() else " " for c in line).split():
+    longer = f"{rows[-1]} {word}" if rows else word
+    if rows and font.getlength(longer) <= width:
+      rows[-1] = longer
+    else:
+      rows.append(_shortened(word, font, width))
+  return rows
 
 
 def _outline(

@@ -50,12 +50,20 @@ class Judged(NamedTuple):
   reward: float
 
 
-def make_predict(task: Task, policy: Policy, frozen: Any) -> Predict:
-  """(params, batch) -> (actions [B, ...], predictions [B, ...]) by greedy decoding, jitted."""
+def make_predict(task: Task, policy: Policy, frozen: Any, beam: int = 1) -> Predict:
+  """(params, batch) -> (actions [B, ...], predictions [B, ...]), jitted.
+
+  By greedy decoding, or beam search with a `beam` of more than one. Raises UsageError where a
+  policy has no beam search.
+  """
+  if beam > 1 and policy.search is None:
+    raise UsageError(f"A beam of {beam} is asked for, but this task's policy has no beam search.")
 
   @jax.jit
   def predict(params, batch):
-    actions = policy.mode(params, batch["image"])[:, None]
+    images = batch["image"]
+    best = policy.mode(params, images) if beam <= 1 else policy.search(params, images, beam)
+    actions = best[:, None]
     scored = policy.log_prob(params, batch["image"], actions)
     predictions = task.decode(frozen, actions, batch, scored)
     return actions, jax.tree.map(lambda x: x[:, 0], predictions)

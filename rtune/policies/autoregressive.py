@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from rtune.models.decoder import KeyValue
 from rtune.models.encoder_decoder import EncoderDecoder
+from rtune.policies.beam import beam_search
 from rtune.policies.policy import Policy, Sampled, Scored
 
 
@@ -66,7 +67,11 @@ def autoregressive(
     taken_BSL = token_log_prob(logits_BSLV, actions_BSL)
     return Scored(taken_BSL * mask_BSL, entropy(logits_BSLV) * mask_BSL, mask_BSL, logits_BSLV)
 
-  return Policy(init, sample, mode, log_prob)
+  def search(params, images, beam: int):
+    token, stride = ending or (None, 1)
+    return beam_search(model, params, images, beam, length, token, stride)
+
+  return Policy(init, sample, mode, log_prob, search)
 
 
 def token_log_prob(logits: Float[Array, "*b v"], tokens: Int[Array, "*b"]) -> Float[Array, "*b"]:

@@ -44,9 +44,11 @@ class Policy(NamedTuple):
       is sampled is exactly what `log_prob` describes.
     mode: (params, images) -> actions [B, L], greedy decoding.
     log_prob: (params, images, actions [B, S, L], dropout_key or None) -> Scored, differentiable.
+    search: (params, images, beam size) -> actions [B, L], beam search, where a policy has it.
   """
 
   init: Callable[..., Params]
   sample: Callable[..., Sampled]
   mode: Callable[..., Int[Array, "b l"]]
   log_prob: Callable[..., Scored]
+  search: Callable[..., Int[Array, "b l"]] | None = None
