@@ -1,0 +1,166 @@
+"""Captioning: a sentence as a sequence of words, or of SentencePiece's pieces.
+
+Token 0 ends a caption. With words token 1 stands for those too rare to be written and the others
+follow by frequency. What the words of the training captions are, and in how many images their
+n-grams occur, is a Corpus: it comes from the data, travels with the workdir, and the reward asks
+for it by name.
+
+Dimension key:
+  B: batch
+  S: samples for each image
+  R: reference captions of an image
+  L: tokens of a caption
+  M: words of a reference
+"""
+
+import dataclasses
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from rtune import config
+from rtune.data import augment
+from rtune.data.source import Example, Source
+from rtune.errors import UsageError
+from rtune.models import encoder_decoder
+from rtune.policies.autoregressive import Ending, alive, autoregressive
+from rtune.policies.policy import Policy, Scored
+from rtune.tasks.text import Caption, References
+from rtune.text.corpus import Corpus, build_corpus, load_corpus
+
+ENDING = Ending(token=0)
+_FILE = "corpus.npz"  # in a workdir
+
+
+@dataclasses.dataclass(frozen=True)
+class Captioning:
+  """The captioning task."""
+
+  image_size: int = 224  # side of the square model input in pixels
+  length: int = 32  # tokens of a caption with its end; longer ones are imitated up to there
+  references: int = 5  # captions of an image that imitation and the reward see; metrics see all
+  reference_length: int = 0  # words of a reference that are compared; 0: as many as the longest has
+  min_count: int = 1  # rarer words of the training captions cannot be written
+  flip: float = 0.0  # chance of a horizontal flip in training; left and right would be wrong then
+  corpus: str = ""  # corpus.npz of another run, for its words; empty: made from the training data
+  digest: str = ""  # of the corpus, filled in: weights are worth nothing with other words
+  known: Corpus | None = dataclasses.field(default=None, metadata={"learned": True})
+
+  def __post_init__(self):
+    least = {"image_size": 1, "length": 1, "references": 1, "reference_length": 0, "min_count": 1}
+    for name, low in least.items():
+      if getattr(self, name) < low:
+        value = getattr(self, name)
+        raise UsageError(f"config.task.args.{name} is {value}; it must be at least {low}.")
+
+  @property
+  def headline(self) -> tuple[str, ...]:
+    return ("CIDEr", "BLEU4", "ROUGE_L", "length", "repeated", "vocabulary")
+
+  @property
+  def _corpus(self) -> Corpus:
+    if self.known is None:
+      raise UsageError("Captioning has no words yet: bind it to training data, or load a workdir.")
+    return self.known
+
+  def bind(self, source: Source) -> "Captioning":
+    if self.corpus:
+      return self._with(load_corpus(self.corpus), f"config.task.args.corpus ({self.corpus})")
+    if not hasattr(source, "references"):
+      raise UsageError(
+        f"{type(source).__name__} has no captions; captioning needs a source with references()."
+      )
+    return self._with(build_corpus(source.references(), self.min_count), "the training data")
+
+  def _with(self, corpus: Corpus, where: str) -> "Captioning":
+    """This task with its words; UsageError if it was of others."""
+    if self.digest not in ("", corpus.digest):
+      raise UsageError(
+        f"The words and counts of {where} (digest {corpus.digest}) are not those of the model "
+        f"(digest {self.digest}). Give that model's own corpus.npz as config.task.args.corpus."
+      )
+    return dataclasses.replace(self, known=corpus, digest=corpus.digest)
+
+  def knows(self) -> dict[str, object]:
+    return {"corpus": self._corpus}
+
+  def save(self, folder: pathlib.Path) -> None:
+    self._corpus.save(folder / _FILE)
+
+  def load(self, folder: pathlib.Path) -> "Captioning":
+    return self._with(load_corpus(folder / _FILE), str(folder / _FILE))
+
+  def example(self, raw: Example, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
+    none = np.zeros((0, 4), np.float32)
+    if rng is None:
+      image, _, _ = augment.fit(raw["image"], none, self.image_size)
+    else:
+      image, _, _ = augment.train_view(raw["image"], none, self.image_size, rng, flip=self.flip)
+    captions = raw["captions"]
+    if rng is not None and len(captions) > self.references:
+      chosen = rng.choice(len(captions), self.references, replace=False)
+      captions = [captions[place] for place in chosen]
+    captions = captions[: self.references]
+    slots = self.reference_length or self._corpus.longest + 1
+    truth = self._corpus.references(captions, self.references, slots)
+    features = {f"reference_{name}": value for name, value in truth._asdict().items()}
+    targets_RL = np.zeros((self.references, self.length), np.int32)
+    for row, caption in zip(targets_RL, captions, strict=False):
+      ids = self._corpus.encode(caption)[: self.length]
+      row[: len(ids)] = ids
+    return {"image": image, "targets": targets_RL, **features}
+
+  def policy(self, model: config.Model) -> Policy:
+    encoder_decoder.check_image_size(model, self.image_size)
+    network = encoder_decoder.build(model, self._corpus.vocab_size, self.length)
+    return autoregressive(network, self.length, ENDING, model.cache_block)
+
+  def targets(self, frozen, batch, key) -> Int[Array, "b l"]:
+    """One of each image's captions, drawn anew each time."""
+    count_B = jnp.sum(batch["reference_present"], axis=-1)
+    place_B = jax.random.uniform(key, count_B.shape) * count_B
+    picked = jnp.take_along_axis(batch["targets"], place_B.astype(int)[:, None, None], axis=1)
+    return picked[:, 0]
+
+  def decode(
+    self, frozen, actions: Int[Array, "*b l"], batch, scored: Scored | None = None
+  ) -> Caption:
+    """Total: what follows the first end does not count."""
+    return Caption(jnp.where(alive(actions, ENDING) > 0, actions, 0))
+
+  def credit(self) -> float:
+    return 1.0
+
+  def truth(self, batch) -> References:
+    return References(**{name: batch[f"reference_{name}"] for name in References._fields})
+
+  def record(self, prediction: Caption, features, raw: Example) -> dict[str, object]:
+    caption = self._corpus.decode(np.asarray(prediction.tokens).tolist())
+    return {"image_id": raw["image_id"], "caption": caption}
+
+  def metric(self, fast: bool = False):
+    from rtune.metrics.text import caption_metric
+
+    return caption_metric(self._corpus)
+
+  def unlabeled(self, image: np.ndarray, image_id: int) -> Example:
+    return {"image": image, "image_id": image_id, "captions": ()}
+
+  def annotated(self, raw: Example) -> dict[str, object]:
+    return {"image_id": raw["image_id"], "captions": tuple(raw["captions"])}
+
+  def text(self, record) -> tuple[str, ...]:
+    return record["captions"] if "captions" in record else (record["caption"],)
+
+  def source(self, annotations: str, images: str) -> Source:
+    from rtune.data.coco_captions import CocoCaptions
+
+    return CocoCaptions(annotations, images)
+
+  def draw(self, image: np.ndarray, record) -> np.ndarray:
+    from rtune.draw import draw_text
+
+    return draw_text(image, self.text(record))
