@@ -1,0 +1,147 @@
+"""Rewards of captions: pure functions of one prediction and its truth. jit, vmap.
+
+Dimension key:
+  L: token slots of the candidate
+  R: references of the image
+  K: token slots of a reference
+  X: positions at which an n-gram of the candidate may start, L - n + 1
+  G, P: n-grams of the corpus, their prefixes
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from rtune.tasks.text import Caption, References
+from rtune.text.corpus import END_ID, UNKNOWN_ID, Corpus
+from rtune.text.ngrams import MAX_N
+
+_SIGMA = 6.0  # of the length penalty
+_NO_WORD, _NO_REFERENCE_WORD = -2, -3  # beyond the end; equal to nothing on the other side
+
+
+def cider_d(
+  prediction: Caption, truth: References, *, corpus: Corpus, end_is_word: bool = True
+) -> dict[str, Float[Array, ""]]:
+  """CIDEr-D of a caption as `rtune.metrics.text.cider_d` counts it (1411.5726).
+
+  N-grams are compared word by word and their document frequencies searched in the corpus: exact,
+  nothing is hashed. Unknown words equal no word of a reference. NaN without any reference.
+
+  Args:
+    prediction: tokens [L].
+    truth: references [R, K] that `corpus.references` made.
+    corpus: words and document frequencies of the training captions.
+    end_is_word: counts the end of a caption as a word, so that one that breaks off ("a dog on a")
+      goes without the n-grams that end a caption.
+
+  Returns:
+    reward (1.0 is what papers print as 100), length in words, repeated (share of bigrams that the
+    caption had before), unknown (share of words), ended (0 where all slots are full of words).
+  """
+  tokens_L = jnp.where(prediction.tokens < corpus.num_ids, prediction.tokens, UNKNOWN_ID)
+  words_L = _words(tokens_L, end_is_word, _NO_WORD)
+  words_RK = _words(jnp.asarray(truth.tokens), end_is_word, _NO_REFERENCE_WORD)
+  matches = _count(words_L, words_RK)
+  norms_R4 = truth.norms_with_end if end_is_word else truth.norms
+  similar_R = jnp.zeros(len(words_RK))
+  for n, (idf_X, (own_X, other_RX)) in enumerate(zip(_idf(words_L, corpus), matches, strict=True)):
+    square_X = jnp.where(words_L[n:] != _NO_WORD, jnp.square(idf_X), 0.0)
+    # Sums over positions: of c equal n-grams each brings 1 / c of what they count together.
+    clipped_RX = jnp.minimum(own_X, other_RX) * other_RX / own_X
+    norms_R = jnp.sqrt(jnp.sum(square_X * own_X)) * norms_R4[:, n]
+    dot_R = jnp.sum(square_X * clipped_RX, axis=-1)
+    similar_R += jnp.where(norms_R > 0, dot_R / jnp.where(norms_R > 0, norms_R, 1.0), 0.0)
+  length = _length(tokens_L)
+  ended = length < len(tokens_L)
+  # The scorer's length is the number of bigrams.
+  bigrams = jnp.maximum(length + (ended & end_is_word) - 1, 0)
+  bigrams_R = jnp.maximum(truth.lengths + end_is_word - 1, 0)
+  similar_R *= jnp.exp(-jnp.square((bigrams - bigrams_R) / _SIGMA) / 2)
+  total = jnp.sum(jnp.where(truth.present, similar_R, 0.0))
+  return {
+    "reward": 10 / MAX_N * total / jnp.sum(truth.present),
+    "length": length.astype(jnp.float32),
+    "repeated": _repeated(words_L, matches[1][0]),
+    "unknown": jnp.sum(tokens_L == UNKNOWN_ID) / jnp.maximum(length, 1),
+    "ended": ended.astype(jnp.float32),
+  }
+
+
+def _length(tokens_K: Int[Array, "*r k"]) -> Int[Array, "*r"]:
+  """Words before the first end."""
+  slots = tokens_K.shape[-1]
+  return jnp.min(jnp.where(tokens_K == END_ID, jnp.arange(slots), slots), axis=-1)
+
+
+def _words(tokens_K: Int[Array, "*r k"], end_is_word: bool, filler: int) -> Int[Array, "*r k"]:
+  """Ids of the words, with their end if it is one, and the filler after them."""
+  sizes = _length(tokens_K) + end_is_word
+  return jnp.where(jnp.arange(tokens_K.shape[-1]) < sizes[..., None], tokens_K, filler)
+
+
+def _count(
+  words_L: Int[Array, "l"], words_RK: Int[Array, "r k"]
+) -> list[tuple[Float[Array, "x"], Float[Array, "r x"]]]:
+  """For n = 1 to 4: how often the n-gram at each position is in the candidate, in each reference.
+
+  An n-gram equals another if the one without its last word does, and that word.
+  """
+  own_LL = words_L[:, None] == words_L
+  other_RLK = words_L[:, None] == words_RK[:, None]
+  own_XX, other_RXY, counts = own_LL, other_RLK, []
+  for n in range(MAX_N):
+    if n:
+      own_XX = own_XX[:-1, :-1] & own_LL[n:, n:]
+      other_RXY = other_RXY[:, :-1, :-1] & other_RLK[:, n:, n:]
+    counts.append(tuple(jnp.sum(x, axis=-1, dtype=jnp.float32) for x in (own_XX, other_RXY)))
+  return counts
+
+
+def _idf(words_L: Int[Array, "l"], corpus: Corpus) -> list[Float[Array, "x"]]:
+  """For n = 1 to 4: log(images / images with it) of the n-gram that starts at each position.
+
+  An n-gram that no training caption holds counts as if one image had it.
+  """
+  highest = np.log(corpus.num_documents)
+  rank_X = jnp.where(words_L >= 0, words_L, -1)
+  found = []
+  for n, table in enumerate(corpus.tables):
+    if n:
+      rank_X = _search(table.offsets, table.last, rank_X[:-1], words_L[n:])
+    worth_G = np.append(highest - np.log(np.maximum(table.documents, 1)), highest)
+    found.append(jnp.asarray(worth_G, jnp.float32)[rank_X])  # -1 is the last one
+  return found
+
+
+def _search(
+  offsets: Int[np.ndarray, "p"],
+  last: Int[np.ndarray, "g"],
+  prefix_X: Int[Array, "x"],
+  word_X: Int[Array, "x"],
+) -> Int[Array, "x"]:
+  """Place of each word in the row of its prefix; -1 where there is none, or no prefix."""
+  if not len(last):
+    return jnp.full_like(prefix_X, -1)
+  last_G, offsets_P = jnp.asarray(last), jnp.asarray(offsets)
+  row_X = offsets_P[prefix_X], offsets_P[prefix_X + 1]
+
+  def halve(_, bounds):
+    low_X, high_X = bounds
+    middle_X = (low_X + high_X) // 2
+    below_X = (last_G[middle_X] < word_X) & (low_X < high_X)
+    return jnp.where(below_X, middle_X + 1, low_X), jnp.where(below_X, high_X, middle_X)
+
+  # A loop rather than its body many times over, which compiles for as long as the run lasts.
+  steps = int(np.diff(offsets).max()).bit_length()
+  low_X, _ = jax.lax.fori_loop(0, steps, halve, row_X)
+  found_X = (prefix_X >= 0) & (low_X < row_X[1]) & (last_G[low_X] == word_X)
+  return jnp.where(found_X, low_X, -1)
+
+
+def _repeated(words_L: Int[Array, "l"], own_X: Float[Array, "x"]) -> Float[Array, ""]:
+  """Share of the bigrams that are there for the second time or more."""
+  present_X = words_L[1:] != _NO_WORD
+  again = jnp.sum(jnp.where(present_X, 1 - 1 / own_X, 0.0))
+  return again / jnp.maximum(jnp.sum(present_X), 1)
