@@ -8,14 +8,20 @@ Dimension key:
   G, P: n-grams of the corpus, their prefixes
 """
 
+import functools
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
+from rtune.rewards.host import on_host
 from rtune.tasks.text import Caption, References
 from rtune.text.corpus import END_ID, UNKNOWN_ID, Corpus
 from rtune.text.ngrams import MAX_N
+from rtune.text.sentence_pieces import SentencePieces
+from rtune.text.tokenize import tokenize
 
 _SIGMA = 6.0  # of the length penalty
 _NO_WORD, _NO_REFERENCE_WORD = -2, -3  # beyond the end; equal to nothing on the other side
@@ -40,9 +46,65 @@ def cider_d(
     reward (1.0 is what papers print as 100), length in words, repeated (share of bigrams that the
     caption had before), unknown (share of words), ended (0 where all slots are full of words).
   """
-  tokens_L = jnp.where(prediction.tokens < corpus.num_ids, prediction.tokens, UNKNOWN_ID)
-  words_L = _words(tokens_L, end_is_word, _NO_WORD)
-  words_RK = _words(jnp.asarray(truth.tokens), end_is_word, _NO_REFERENCE_WORD)
+  tokens_L = jnp.asarray(prediction.tokens)
+  length = _length(tokens_L)
+  return _score(tokens_L, length, length < len(tokens_L), truth, corpus, end_is_word)
+
+
+@on_host(batched=True)
+def cider_d_of_pieces(
+  predictions: Sequence[Caption],
+  truths: Sequence[References],
+  *,
+  corpus: Corpus,
+  pieces: SentencePieces,
+  end_is_word: bool = True,
+) -> list[dict[str, float]]:
+  """`cider_d` of captions in SentencePiece's pieces: of the words in what they spell.
+
+  Pieces are put together and cut into words on the host, and the words scored as above.
+
+  Args:
+    predictions: N captions, tokens [L] of `pieces`.
+    truths: N references [R, K] that `corpus.references` made.
+    corpus: words and document frequencies of the training captions.
+    pieces: what the tokens mean.
+    end_is_word: as in `cider_d`.
+  """
+  spelled = [tokenize(pieces.decode(caption.tokens.tolist())) for caption in predictions]
+  ids = corpus.distinct_ids(spelled)
+  longest = max(map(len, ids), default=0)
+  # Powers of two: few widths, few compilations.
+  tokens_NL = np.zeros((len(ids), 1 << max(4, longest.bit_length())), np.int32)
+  for row, words in zip(tokens_NL, ids, strict=True):
+    row[: len(words)] = words
+  length_N = np.array([len(words) for words in ids], np.int32)
+  ended_N = np.array([END_ID in caption.tokens for caption in predictions])
+  truth = jax.tree.map(lambda *rows: np.stack(rows), *truths)
+  parts = jax.device_get(_score_all(tokens_NL, length_N, ended_N, truth, corpus, end_is_word))
+  return [{name: float(values[i]) for name, values in parts.items()} for i in range(len(ids))]
+
+
+@functools.partial(jax.jit, static_argnames=("corpus", "end_is_word"))
+def _score_all(tokens_NL, length_N, ended_N, truth, corpus: Corpus, end_is_word: bool):
+  def one(tokens_L, length, ended, truth):
+    return _score(tokens_L, length, ended, truth, corpus, end_is_word)
+
+  return jax.vmap(one)(tokens_NL, length_N, ended_N, truth)
+
+
+def _score(
+  tokens_L: Int[Array, "l"],
+  length: Int[Array, ""],
+  ended: Bool[Array, ""],
+  truth: References,
+  corpus: Corpus,
+  end_is_word: bool,
+) -> dict[str, Float[Array, ""]]:
+  """Reward and parts of `length` words; ids beyond the corpus are words that it does not hold."""
+  words_L = _words(tokens_L, length + (ended & end_is_word), _NO_WORD)
+  tokens_RK = jnp.asarray(truth.tokens)
+  words_RK = _words(tokens_RK, _length(tokens_RK) + end_is_word, _NO_REFERENCE_WORD)
   matches = _count(words_L, words_RK)
   norms_R4 = truth.norms_with_end if end_is_word else truth.norms
   similar_R = jnp.zeros(len(words_RK))
@@ -53,18 +115,17 @@ def cider_d(
     norms_R = jnp.sqrt(jnp.sum(square_X * own_X)) * norms_R4[:, n]
     dot_R = jnp.sum(square_X * clipped_RX, axis=-1)
     similar_R += jnp.where(norms_R > 0, dot_R / jnp.where(norms_R > 0, norms_R, 1.0), 0.0)
-  length = _length(tokens_L)
-  ended = length < len(tokens_L)
   # The scorer's length is the number of bigrams.
   bigrams = jnp.maximum(length + (ended & end_is_word) - 1, 0)
   bigrams_R = jnp.maximum(truth.lengths + end_is_word - 1, 0)
   similar_R *= jnp.exp(-jnp.square((bigrams - bigrams_R) / _SIGMA) / 2)
   total = jnp.sum(jnp.where(truth.present, similar_R, 0.0))
+  unknown_L = (words_L == UNKNOWN_ID) | (words_L >= corpus.num_ids)
   return {
     "reward": 10 / MAX_N * total / jnp.sum(truth.present),
     "length": length.astype(jnp.float32),
     "repeated": _repeated(words_L, matches[1][0]),
-    "unknown": jnp.sum(tokens_L == UNKNOWN_ID) / jnp.maximum(length, 1),
+    "unknown": jnp.sum(unknown_L) / jnp.maximum(length, 1),
     "ended": ended.astype(jnp.float32),
   }
 
@@ -75,9 +136,10 @@ def _length(tokens_K: Int[Array, "*r k"]) -> Int[Array, "*r"]:
   return jnp.min(jnp.where(tokens_K == END_ID, jnp.arange(slots), slots), axis=-1)
 
 
-def _words(tokens_K: Int[Array, "*r k"], end_is_word: bool, filler: int) -> Int[Array, "*r k"]:
-  """Ids of the words, with their end if it is one, and the filler after them."""
-  sizes = _length(tokens_K) + end_is_word
+def _words(
+  tokens_K: Int[Array, "*r k"], sizes: Int[Array, "*r"], filler: int
+) -> Int[Array, "*r k"]:
+  """The first tokens, and the filler after them."""
   return jnp.where(jnp.arange(tokens_K.shape[-1]) < sizes[..., None], tokens_K, filler)
 
 
@@ -105,7 +167,7 @@ def _idf(words_L: Int[Array, "l"], corpus: Corpus) -> list[Float[Array, "x"]]:
   An n-gram that no training caption holds counts as if one image had it.
   """
   highest = np.log(corpus.num_documents)
-  rank_X = jnp.where(words_L >= 0, words_L, -1)
+  rank_X = jnp.where((words_L >= 0) & (words_L < corpus.num_ids), words_L, -1)
   found = []
   for n, table in enumerate(corpus.tables):
     if n:

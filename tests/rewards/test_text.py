@@ -1,13 +1,16 @@
 import functools
+import io
 
 import jax
 import numpy as np
 import pytest
 
 from rtune.metrics import text as metrics
-from rtune.rewards.text import cider_d
+from rtune.rewards.host import HostReward
+from rtune.rewards.text import cider_d, cider_d_of_pieces
 from rtune.tasks.text import Caption
 from rtune.text.corpus import END, UNKNOWN_ID, build_corpus
+from rtune.text.sentence_pieces import SentencePieces
 from rtune.text.tokenize import UNKNOWN, tokenize
 
 WORDS = ["a", "the", "dog", "cat", "mat", "on", "sits", "runs", "red", "two", "birds", "and"]
@@ -66,7 +69,7 @@ def score(corpus, captions, references, **options):
   return jax.tree.map(np.asarray, scorer(corpus, **options)(captions, references))
 
 
-def by_strings(corpus, captions, groups, end_is_word):
+def by_strings(vocabulary, captions, groups, end_is_word, corpus=None):
   """The same scores from what is written, by the other scorer."""
 
   def ended(text, whole=True):
@@ -75,10 +78,10 @@ def by_strings(corpus, captions, groups, end_is_word):
   candidates, references = [], []
   for rows, group in zip(np.asarray(captions.tokens).tolist(), groups, strict=True):
     for ids in rows:
-      candidates.append(ended(corpus.decode(ids), 0 in ids))
+      candidates.append(ended(vocabulary.decode(ids), 0 in ids))
       references.append([ended(text) for text in group])
   shape = captions.tokens.shape[:2]
-  return metrics.cider_d(candidates, references, corpus).reshape(shape)
+  return metrics.cider_d(candidates, references, corpus or vocabulary).reshape(shape)
 
 
 @pytest.mark.parametrize("end_is_word", [True, False])
@@ -167,3 +170,38 @@ def test_ids_beyond_the_corpus_are_unknown(corpus):
   parts = score(corpus, Caption(tokens), references)
   for name, value in parts.items():
     assert value[0, 0] == value[0, 1], name
+
+
+@pytest.mark.parametrize("end_is_word", [True, False])
+def test_pieces_are_scored_as_the_words_they_spell(corpus, end_is_word):
+  sentencepiece = pytest.importorskip("sentencepiece")
+  rng, model = np.random.default_rng(0), io.BytesIO()
+  sentencepiece.SentencePieceTrainer.train(
+    sentence_iterator=(sentence(rng, 11) for _ in range(200)),
+    model_writer=model,
+    vocab_size=40,
+    hard_vocab_limit=False,
+    minloglevel=2,
+  )
+  pieces = SentencePieces(model.getvalue())
+  _, references, groups = batch(corpus, 5, images=4)
+  groups[2], groups[3] = ["a red dog sits on the mat"], ["the cat", "the cat runs"]
+  rows = [corpus.references(group, 5, 14) for group in groups]
+  references = jax.tree.map(lambda *arrays: np.stack(arrays), *rows)
+  texts = ["", "doggo dog doggo catmat", "a red dog sits on the mat", "the cat runs and the cat"]
+  written = [[text, text[: len(text) // 2]] for text in texts]
+  tokens = np.zeros((4, 2, 60), np.int32)
+  for b, row in enumerate(written):
+    for s, text in enumerate(row):
+      ids = pieces.encode(text)
+      tokens[b, s, : len(ids)] = ids
+  tokens[0, 1] = pieces.encode("dog")[0]  # breaks off
+  captions = Caption(tokens)
+  args = {"corpus": corpus, "pieces": pieces, "end_is_word": end_is_word}
+  parts = HostReward(cider_d_of_pieces, "pieces", args, False, 0.0)(captions, references)
+  np.testing.assert_allclose(
+    parts["reward"], by_strings(pieces, captions, groups, end_is_word, corpus), atol=1e-5
+  )
+  assert parts["reward"][2, 0] == pytest.approx(10, rel=1e-5) and parts["ended"][0, 1] == 0
+  # Different words that the corpus lacks are different: two of "doggo", one of "catmat".
+  assert parts["unknown"][1, 0] == pytest.approx(3 / 4) and parts["repeated"][1, 0] == 0
