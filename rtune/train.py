@@ -1,6 +1,7 @@
 """The loop, the same for every phase; what a step does is in steps.py."""
 
 import contextlib
+import functools
 import pathlib
 import time
 from collections.abc import Iterator
@@ -109,7 +110,7 @@ def _run_phase(this: Run, name: str, offset: int) -> None:
   start, begun = int(state.step), time.monotonic() - seconds
   batches = loader.train_batches(
     this.setup.train,
-    this.setup.task.example,
+    functools.partial(this.setup.task.example, judged=name == "reward"),
     batch_size=phase.batch_size,
     seed=config.seed * len(_SEEDS) + _SEEDS[name],
     start_step=start,

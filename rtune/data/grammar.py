@@ -108,14 +108,11 @@ def describe(scene: render.Scene, rng: np.random.Generator, count: int = 5) -> t
     count: how many people write.
   """
   items, writer = _items(scene), _Writer(rng)
-  grounds = [name for name, _ in Counter(_stuff(scene)).most_common()]
+  counts = np.bincount(scene.stuff_SS.ravel(), minlength=len(render.STUFF))
+  order = np.argsort(-counts, kind="stable").tolist()
+  grounds = [render.STUFF[index][0] for index in order if counts[index]]
   texts = [_caption(items, grounds, writer) for _ in range(count)]
   return tuple(f"{text[0].upper()}{text[1:]}." for text in texts)
-
-
-def _stuff(scene: render.Scene) -> list[str]:
-  """The regions of the background, one word for every few pixels."""
-  return [render.STUFF[index][0] for index in scene.stuff_SS[::4, ::4].ravel().tolist()]
 
 
 def _items(scene: render.Scene) -> list[_Item]:

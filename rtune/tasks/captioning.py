@@ -16,7 +16,6 @@ Dimension key:
 import dataclasses
 import pathlib
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
@@ -93,25 +92,26 @@ class Captioning:
   def load(self, folder: pathlib.Path) -> "Captioning":
     return self._with(load_corpus(folder / _FILE), str(folder / _FILE))
 
-  def example(self, raw: Example, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
+  def example(
+    self, raw: Example, rng: np.random.Generator | None, judged: bool = True
+  ) -> dict[str, np.ndarray]:
     none = np.zeros((0, 4), np.float32)
     if rng is None:
       image, _, _ = augment.fit(raw["image"], none, self.image_size)
     else:
       image, _, _ = augment.train_view(raw["image"], none, self.image_size, rng, flip=self.flip)
-    captions = raw["captions"]
-    if rng is not None and len(captions) > self.references:
-      chosen = rng.choice(len(captions), self.references, replace=False)
-      captions = [captions[place] for place in chosen]
-    captions = captions[: self.references]
+    captions = list(raw["captions"])
+    if rng is not None:  # another order each time: any may be imitated, none is always left out
+      rng.shuffle(captions)
+    target_L = np.zeros(self.length, np.int32)
+    ids = self._corpus.encode(captions[0])[: self.length] if captions else []
+    target_L[: len(ids)] = ids
+    features = {"image": image, "target": target_L}
+    if not judged:
+      return features
     slots = self.reference_length or self._corpus.longest + 1
     truth = self._corpus.references(captions, self.references, slots)
-    features = {f"reference_{name}": value for name, value in truth._asdict().items()}
-    targets_RL = np.zeros((self.references, self.length), np.int32)
-    for row, caption in zip(targets_RL, captions, strict=False):
-      ids = self._corpus.encode(caption)[: self.length]
-      row[: len(ids)] = ids
-    return {"image": image, "targets": targets_RL, **features}
+    return features | {f"reference_{name}": value for name, value in truth._asdict().items()}
 
   def policy(self, model: config.Model) -> Policy:
     encoder_decoder.check_image_size(model, self.image_size)
@@ -119,11 +119,8 @@ class Captioning:
     return autoregressive(network, self.length, ENDING, model.cache_block)
 
   def targets(self, frozen, batch, key) -> Int[Array, "b l"]:
-    """One of each image's captions, drawn anew each time."""
-    count_B = jnp.sum(batch["reference_present"], axis=-1)
-    place_B = jax.random.uniform(key, count_B.shape) * count_B
-    picked = jnp.take_along_axis(batch["targets"], place_B.astype(int)[:, None, None], axis=1)
-    return picked[:, 0]
+    """One of each image's captions; `example` draws another one each time."""
+    return batch["target"]
 
   def decode(
     self, frozen, actions: Int[Array, "*b l"], batch, scored: Scored | None = None

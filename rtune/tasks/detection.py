@@ -98,7 +98,10 @@ class Detection:
   def load(self, folder: pathlib.Path) -> "Detection":
     return self
 
-  def example(self, raw: Example, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
+  def example(
+    self, raw: Example, rng: np.random.Generator | None, judged: bool = True
+  ) -> dict[str, np.ndarray]:
+    del judged  # what imitation needs is the truth
     wanted = ~raw["crowd"]
     boxes, labels = raw["boxes"][wanted], raw["labels"][wanted]
     if rng is None:

@@ -40,8 +40,11 @@ class Task(Protocol):
     """This task with what `save` has written; UsageError where that is of another task."""
     ...
 
-  def example(self, raw: Example, rng: np.random.Generator | None) -> Features:
-    """One image on the host, with static shapes; `rng` None means evaluation."""
+  def example(self, raw: Example, rng: np.random.Generator | None, judged: bool = True) -> Features:
+    """One image on the host, with static shapes; `rng` None means evaluation.
+
+    `judged` false means that nobody will ask for its `truth`, which may take time to prepare.
+    """
     ...
 
   def policy(self, model: config.Model) -> Policy:
