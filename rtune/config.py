@@ -158,6 +158,7 @@ class Config:
   log_every: int = 50  # steps between lines of metrics
   eval_every: int = 0  # steps between evaluations; 0 = at the end of a phase only
   eval_examples: int = 0  # images of the evaluations within a phase; 0 = all
+  eval_beam: int = 1  # evaluate with beam search as well at the end of a phase; 1 = greedy only
   checkpoints: Checkpoints = Checkpoints()  # saving and keeping
   shard_parameters: bool = False  # spread parameters and optimizer over devices
   max_bad_steps: int = 5  # non-finite updates in a row before the run stops
@@ -258,7 +259,7 @@ _AT_LEAST_ONE = (
     "data.threads",
     "model.cache_block",
   ),
-  *("log_every", "checkpoints.every", "checkpoints.keep_last", "max_bad_steps"),
+  *("log_every", "checkpoints.every", "checkpoints.keep_last", "max_bad_steps", "eval_beam"),
 )
 _NOT_NEGATIVE = (
   *(f"{phase}.steps" for phase in _PHASES),

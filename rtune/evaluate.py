@@ -1,4 +1,4 @@
-"""A split -> greedy predictions -> the task's metric. Every image counts exactly once.
+"""A split -> greedy predictions, or those of beam search -> the task's metric. Every image counts exactly once.
 
 python -m rtune.evaluate --workdir W [--phase P] [--annotations FILE.json [--images DIR]]
 
@@ -204,6 +204,7 @@ def main(args: Sequence[str]) -> int:
   add("--limit", type=commands.positive, default=0, help="only so many images, from the first on")
   add("--batch_size", type=commands.positive, help="images a step; default: as in the run")
   add("--results", default="", help="also write the predictions here, for the official scorer")
+  add("--beam", type=commands.positive, default=1, help="size of beam search; 1 = greedy")
   add("--fast", action="store_true", help="score with the optional package hotcoco")
   return commands.guarded(lambda: _command(parser.parse_args(args)))
 
@@ -216,7 +217,7 @@ def _command(flags: argparse.Namespace) -> None:
   run = restore.with_batch_size(run, flags.batch_size)
   metric = run.task.metric(flags.fast)
   source = open_source(run, flags.annotations, flags.images)
-  predict = make_predict(run.task, run.policy, run.frozen)
+  predict = make_predict(run.task, run.policy, run.frozen, flags.beam)
   done = evaluate_phase(run, flags.phase, predict, source, metric, flags.limit)
   if flags.results:
     text = json.dumps(metric.results(done.state) if metric.results else [])
@@ -224,6 +225,7 @@ def _command(flags: argparse.Namespace) -> None:
   parts = ["evaluation", done.phase]
   parts += [pathlib.Path(flags.annotations).stem] if flags.annotations else []
   parts += [f"first{flags.limit}"] if flags.limit else []
+  parts += [f"beam{flags.beam}"] if flags.beam > 1 else []
   summary = {
     "phase": done.phase,
     "annotations": flags.annotations or run.config.data.val.fn,

@@ -2,7 +2,7 @@
 
 python -m rtune.predict --workdir W IMAGES_AND_FOLDERS... --out D [--phase P] [--score_threshold T]
 
-D/predictions.json  what the official scorer reads (for boxes: COCO's results format)
+D/predictions.json  what the official scorer reads: COCO's results format, of boxes or captions
 D/images.json       "images": [{id, file_name, width, height, drawing}] and "skipped"
 D/*_predicted.*     the pictures
 """
@@ -96,12 +96,17 @@ def _in_folder(folder: pathlib.Path, out: pathlib.Path) -> Iterator[pathlib.Path
 
 
 def predict_files(
-  run: Restored, params: Any, paths: Sequence[pathlib.Path], out: pathlib.Path, threshold: float
+  run: Restored,
+  params: Any,
+  paths: Sequence[pathlib.Path],
+  out: pathlib.Path,
+  threshold: float,
+  beam: int = 1,
 ) -> list[dict[str, str]]:
   """Writes predictions and pictures of image files; returns what was skipped and why."""
   task, data = run.task, run.config.data
   metric, source = task.metric(), ImageFiles(task, paths)
-  predict = make_predict(task, run.policy, run.frozen)
+  predict = make_predict(task, run.policy, run.frozen, beam)
   state, images, skipped, drawings = metric.init(), [], [], set()
   for one in judge(params, predict, task, source, data, run.mesh):
     path, truth = paths[one.index], one.truth
@@ -165,6 +170,7 @@ def main(args: Sequence[str]) -> int:
   add("--out", required=True, help="folder to write to")
   add("--phase", default="", help="whose weights; default: the last phase that is finished")
   add("--score_threshold", type=float, default=0.0, help="leave out what has a lower score")
+  add("--beam", type=commands.positive, default=1, help="size of beam search; 1 = greedy")
   add("--batch_size", type=commands.positive, help="images a step; default: as in evaluation")
   return commands.guarded(lambda: _command(parser.parse_args(args)))
 
@@ -185,7 +191,7 @@ def _command(flags: argparse.Namespace) -> None:
     raise UsageError(f"--out {out} cannot be written ({error.strerror})") from error
   console.stage(f"{phase}: predicting on {len(paths)} images")
   try:
-    skipped = predict_files(run, params, paths, out, flags.score_threshold)
+    skipped = predict_files(run, params, paths, out, flags.score_threshold, flags.beam)
   except OSError as error:
     raise StorageError(f"--out {out} cannot be written: {error}.") from error
   console.say(f"written to {out}: {len(paths) - len(skipped)} images")

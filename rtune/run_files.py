@@ -20,7 +20,7 @@ CONFIG = "config.json"
 RESULTS = "results.json"
 # Changing these leaves every number of a run as it was.
 _HARMLESS = (
-  *("log_every", "eval_every", "eval_examples", "tensorboard", "max_bad_steps"),
+  *("log_every", "eval_every", "eval_examples", "eval_beam", "tensorboard", "max_bad_steps"),
   *("checkpoints.every", "checkpoints.keep_last", "checkpoints.keep_every"),
   *("data.threads", "data.prefetch"),
 )

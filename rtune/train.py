@@ -182,10 +182,10 @@ def _overview(params: Any) -> str:
   return console.table([*rows, ("total", sum(n for _, n in rows))], ("part", "parameters"))
 
 
-def _make_evaluation(this: Run):
-  """(params, number of examples) -> {"val/...": value}."""
-  setup = this.setup
-  predict = make_predict(setup.task, setup.policy, setup.frozen)
+def _make_evaluation(this: Run, beam: int = 1):
+  """(params, number of examples) -> {"val/...": value}, of beam search "val/..._beam"."""
+  setup, suffix = this.setup, "_beam" if beam > 1 else ""
+  predict = make_predict(setup.task, setup.policy, setup.frozen, beam)
   reward = setup.config.reward
   scoring = make_scoring(reward, setup.task, setup.frozen, setup.mesh) if reward.fn else None
 
@@ -201,7 +201,7 @@ def _make_evaluation(this: Run):
         scoring,
         num_examples,
       )
-    return {f"val/{key}": value for key, value in values.items()}
+    return {f"val/{key}{suffix}": value for key, value in values.items()}
 
   return measure
 
@@ -249,6 +249,8 @@ def _finish_phase(this: Run, name: str, step: int, params, measure, begun: float
   sharding.barrier(f"weights of {name}")
   console.stage(f"{name}: evaluating on {len(this.setup.val)} images")
   values = measure(params)
+  if this.setup.config.eval_beam > 1:
+    values |= _make_evaluation(this, this.setup.config.eval_beam)(params)
   this.log.write(step, values)
   this.saves.wait()
   if this.stop.signal is not None:

@@ -57,7 +57,7 @@ class Captioning:
 
   @property
   def headline(self) -> tuple[str, ...]:
-    return ("CIDEr", "BLEU4", "ROUGE_L", "length", "repeated", "vocabulary")
+    return ("CIDEr", "CIDEr_beam", "BLEU4", "ROUGE_L", "length", "repeated", "vocabulary")
 
   @property
   def _corpus(self) -> Corpus:
