@@ -19,12 +19,18 @@ VARIANTS = parts.resolve(f"{_RECALL}:VARIANTS")
 def get_config(variant: str | None = None) -> ConfigDict:
   """The embedded run, or one of VARIANTS."""
   config = parts.resolve(f"{_RECALL}:get_config")(variant)
-  config.task.args.even_confidence = True
   config.reward.fn = "rtune.rewards.boxes:weighted_recall"
   config.reward.args = {"smoothing": 0.05, "duplicate_weight": 0.3}  # H: released reward
   config.reward.supervised.fn = "rtune.rewards.confidence:expected_iou"
-  # H: conf_w is 0.3, beside rewards three times as large as here.
-  config.reward.supervised_weight = 0.3 if variant == "paper" else 0.1
   if variant == "paper":
+    config.reward.supervised_weight = 0.3  # H: conf_w
     config.reward.args.class_counts = parts.resolve("rtune.data.coco_counts:COCO_COUNTS")  # H
+    return config
+  config.task.args.tune_confidence = False
+  config.reward.supervised_weight = 1.0
+  config.reward.optim.lr = 5e-4
+  for phase in (config.mle, config.control):
+    # A model that has seen right boxes only is sure of all; unlearning that takes its boxes along.
+    phase.mistakes.fn = "rtune.tasks.mistakes:boxes"
+    phase.supervised.fn = "rtune.rewards.confidence:expected_iou"
   return config

@@ -106,6 +106,9 @@ class Imitate:
   steps: int = 1000  # updates
   batch_size: int = 64  # images a step, over all devices
   accumulate: int = 1  # splits a batch into this many parts, one after the other
+  mistakes: Part = Part()  # makes answers with mistakes (task, batch, key), for the extra loss
+  supervised: Part = Part()  # extra loss on them, as reward.supervised
+  supervised_weight: float = 0.3  # its weight
   optim: Optim = Optim()  # optimizer
 
 

@@ -55,7 +55,7 @@ def prepare(config: configs.Config) -> Setup:
     task=configs.Part(config.task.fn, settings(task)),
     reward=_with_counts(config.reward, train),
   )
-  _check_reward(config.reward, task)
+  _check_names(config, task)
   sharding.same_everywhere(configs.to_json(config), "the config")
   return Setup(config, task, task.policy(config.model), train, val, mesh, {})
 
@@ -70,14 +70,23 @@ def _with_counts(reward: configs.Reward, train: Source) -> configs.Reward:
   return dataclasses.replace(reward, args={**reward.args, "class_counts": counts})
 
 
-def _check_reward(reward: configs.Reward, task: Task) -> None:
-  """Names and arguments of rewards: a typo must not come to light after hours of imitation."""
-  if reward.fn:
-    fn = parts.resolve(reward.fn)
-    parts.check_args(fn, with_known(fn, reward.args, task), "reward", given=2)
-  extra = reward.supervised
-  if extra.fn:
-    parts.check_args(parts.resolve(extra.fn), extra.args, "reward.supervised", given=4)
+def _check_names(config: configs.Config, task: Task) -> None:
+  """Rewards and extra losses: a typo must not come to light after hours of imitation."""
+  if config.reward.fn:
+    fn = parts.resolve(config.reward.fn)
+    parts.check_args(fn, with_known(fn, config.reward.args, task), "reward", given=2)
+  for name in config.phases:
+    phase = getattr(config, name)
+    _check_part(phase.supervised, f"{name}.supervised", given=4)
+    if name != "reward":
+      _check_part(phase.mistakes, f"{name}.mistakes", given=3)
+      if bool(phase.mistakes.fn) != bool(phase.supervised.fn):
+        raise UsageError(f"config.{name}.mistakes and config.{name}.supervised need each other.")
+
+
+def _check_part(part: configs.Part, key: str, given: int) -> None:
+  if part.fn:
+    parts.check_args(parts.resolve(part.fn), part.args, key, given=given)
 
 
 def _check_same_classes(train: Source, val: Source) -> None:

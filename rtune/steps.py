@@ -17,7 +17,7 @@ from jaxtyping import Array, Int
 
 from rtune import config, losses
 from rtune.policies.policy import Policy, Sampled, Scored
-from rtune.rewards.scoring import Scores, Scoring
+from rtune.rewards.scoring import Lesson, Scores, Scoring
 from rtune.tasks.task import Task
 
 Batch = Mapping[str, Array]
@@ -58,22 +58,38 @@ def imitation_step(
   frozen: Any,
   key: Array,
   shardings: Any,
+  lesson: Lesson | None = None,
 ) -> Step:
-  """Maximum likelihood: raises the log-probability of the ground truth."""
+  """Maximum likelihood: raises the log-probability of the ground truth.
+
+  Args:
+    shardings: where the state lives, before and after.
+    lesson: what is learned beside it, on answers with mistakes.
+  """
 
   def loss_fn(params, part):
-    scored = policy.log_prob(params, part["image"], part["targets"][:, None], part["key"])
-    return losses.imitation(scored), {
+    batch, answers_BSL = part["batch"], part["answers"]
+    both = policy.log_prob(params, batch["image"], answers_BSL, part["key"])
+    scored, rest = (jax.tree.map(lambda x, i=i: x[:, i], both) for i in (slice(1), slice(1, None)))
+    aux = {
       "nll": -jnp.mean(scored.log_prob),
       "alive": jnp.mean(scored.mask),
       "length": jnp.mean(jnp.sum(scored.mask, axis=-1)),
       "entropy": jnp.mean(scored.entropy),
     }
+    loss = losses.imitation(scored)
+    if lesson:
+      aux["supervised"] = lesson.loss(rest, answers_BSL[:, 1:], batch)
+      loss += aux["supervised"]
+    return loss, aux
 
   @functools.partial(jax.jit, donate_argnums=0, out_shardings=(shardings, None))
   def step(state: State, batch: Batch) -> tuple[State, Metrics]:
     target_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-    inputs = {"image": batch["image"], "targets": task.targets(frozen, batch, target_key)}
+    answers = [task.targets(frozen, batch, target_key)]
+    if lesson:
+      answers.append(lesson.mistakes(batch, jax.random.fold_in(target_key, 1)))
+    inputs = {"batch": dict(batch), "answers": jnp.stack(answers, axis=1)}
     grads, loss, aux = _accumulate(loss_fn, state.params, inputs, phase.accumulate, dropout_key)
     state, metrics = _apply(state, optimizer, grads, loss)
     return state, metrics | _by_position(aux, ("nll", "entropy"))

@@ -21,7 +21,7 @@ from rtune.logs import TIME, Clock, MetricLog
 from rtune.optim import Schedule, check_optim, make_optimizer
 from rtune.progress import Progress
 from rtune.report import write_report
-from rtune.rewards.scoring import make_scoring
+from rtune.rewards.scoring import make_lesson, make_scoring
 from rtune.setup import Setup, check_start, initial_params, prepare
 from rtune.stopping import StopRequest, on_signals
 
@@ -171,7 +171,8 @@ def _make_step(this: Run, name: str) -> tuple[steps.State, steps.Step, Schedule]
       task, policy, optimizer, phase, frozen, key, scoring, reference, this.clock, shardings
     )
   else:
-    step = steps.imitation_step(task, policy, optimizer, phase, frozen, key, shardings)
+    lesson = make_lesson(phase, task, frozen)
+    step = steps.imitation_step(task, policy, optimizer, phase, frozen, key, shardings, lesson)
   return state, step, learning_rate
 
 

@@ -262,6 +262,8 @@ def test_unknown_key_is_answered_before_anything_heavy(tmp_path):
     ("model.encoder.num_heads=3", "config.model.encoder.num_heads=3"),
     ("init_from=nowhere/weights.safetensors", "nowhere/weights.safetensors does not exist"),
     ("encoder_init=nowhere/vit.npz", "config.encoder_init: nowhere/vit.npz does not exist"),
+    ("warm_start=nowhere", "config.warm_start: nowhere does not exist"),
+    ("mle.mistakes.fn=rtune.tasks.mistakes:boxes", "config.mle.supervised need each other"),
     ("phases=('reward',)", "add 'mle' to config.phases, or set config.init_from"),
   ],
 )

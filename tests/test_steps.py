@@ -11,7 +11,7 @@ import pytest
 
 from rtune import config as configs
 from rtune import sharding, steps
-from rtune.rewards.scoring import Scores, Scoring, make_scoring
+from rtune.rewards.scoring import Scores, Scoring, make_lesson, make_scoring
 from rtune.tasks.detection import Detection
 
 BATCH, SAMPLES = 4, 3
@@ -137,6 +137,28 @@ def test_imitation_learns_a_batch(learned):
   assert seen[0]["nll"] == pytest.approx(seen[0]["loss"] * 48 / 43, rel=1e-5)
   assert state.step == 60
   assert state.skipped == 0
+
+
+def test_a_lesson_beside_imitation(batch, params):
+  """Its loss comes on top; what imitation itself reports and does without it stays."""
+  extra = configs.Part("rtune.rewards.confidence:expected_iou")
+  mistakes = configs.Part("rtune.tasks.mistakes:boxes")
+  phase = configs.Imitate(mistakes=mistakes, supervised=extra, supervised_weight=0.5)
+  optimizer = optax.sgd(1.0)
+
+  def step(lesson):
+    step_fn = steps.imitation_step(
+      TASK, make_policy(), optimizer, phase, {}, jax.random.key(1), None, lesson
+    )
+    return step_fn(fresh(params, optimizer), batch)
+
+  (plain, alone), (taught, both) = step(None), step(make_lesson(phase, TASK, {}))
+  assert float(both["nll"]) == pytest.approx(float(alone["nll"]), rel=1e-5)
+  assert both["supervised"] > 0.01
+  assert float(both["loss"]) == pytest.approx(float(alone["loss"] + both["supervised"]), rel=1e-5)
+  gap = jax.tree.map(lambda a, b: np.abs(a - b).max(), plain.params, taught.params)
+  assert max(jax.tree.leaves(gap)) > 1e-3
+  assert make_lesson(configs.Imitate(), TASK, {}) is None
 
 
 def test_accumulated_imitation_is_imitation(batch, params):

@@ -6,6 +6,7 @@ Dimension key:
 """
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -45,6 +46,18 @@ class Scoring(NamedTuple):
   supervised: Callable[..., Array] | None = None
 
 
+class Lesson(NamedTuple):
+  """What imitation teaches beside the truth.
+
+  Attributes:
+    mistakes: (batch, key) -> actions [B, L] with mistakes. jit.
+    loss: (Scored, actions [B, 1, L], batch) -> scalar loss on them. jit, with gradient.
+  """
+
+  mistakes: Callable[..., Array]
+  loss: Callable[..., Array]
+
+
 def make_scoring(phase: configs.Reward, task: Task, frozen: Any, mesh: Mesh) -> Scoring:
   """The scoring that a config names: on the device, or on the host where it is marked so."""
   reward_fn = parts.resolve(phase.fn)
@@ -57,6 +70,14 @@ def make_scoring(phase: configs.Reward, task: Task, frozen: Any, mesh: Mesh) -> 
   if not phase.supervised.fn:
     return Scoring(score)
   return Scoring(score, _supervised(phase, task, frozen))
+
+
+def make_lesson(phase: configs.Imitate, task: Task, frozen: Any) -> Lesson | None:
+  """The lesson that a phase of imitation names, if it names one."""
+  if not phase.supervised.fn:
+    return None
+  make = functools.partial(parts.resolve(phase.mistakes.fn), task, **phase.mistakes.args)
+  return Lesson(make, _supervised(phase, task, frozen))
 
 
 def with_known(fn: Callable, args: Mapping[str, Any], task: Task) -> dict[str, Any]:
@@ -104,7 +125,7 @@ def _on_host(call: HostReward, task: Task, frozen: Any, mesh: Mesh):
   return score
 
 
-def _supervised(phase: configs.Reward, task: Task, frozen: Any):
+def _supervised(phase: configs.Imitate | configs.Reward, task: Task, frozen: Any):
   """The extra loss, mapped over B and S and averaged."""
   extra_fn = parts.resolve(phase.supervised.fn)
 
