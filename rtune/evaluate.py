@@ -1,4 +1,4 @@
-"""A split -> greedy predictions, or those of beam search -> the task's metric. Every image counts exactly once.
+"""A split -> predictions, greedy or of beam search -> the task's metric. Every image counts once.
 
 python -m rtune.evaluate --workdir W [--phase P] [--annotations FILE.json [--images DIR]]
 

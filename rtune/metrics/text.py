@@ -48,8 +48,8 @@ def caption_metric(corpus: Corpus) -> Metric:
   `results` is COCO's results format.
 
   Raises:
-    DataError: from `update` for a truth of another image or without captions, from `compute` for
-      an image that was scored twice.
+    DataError: from `update` for a truth of another image, from `compute` for an image that has no
+      captions or was scored twice.
   """
 
   def update(
@@ -196,8 +196,6 @@ def _record(prediction: Mapping[str, Any], truth: Mapping[str, Any]) -> Record:
       f"caption metric: the prediction is of image {prediction['image_id']}, the truth of "
       f"{image_id}"
     )
-  if not len(truth["captions"]):
-    raise DataError(f"caption metric: image {image_id} has no captions to compare with")
   caption = str(prediction["caption"])
   return Record(
     image_id, caption, tokenize(caption), [tokenize(text) for text in truth["captions"]]
@@ -211,6 +209,9 @@ def _summary(state: Sequence[Record], corpus: Corpus) -> dict[str, float]:
     raise DataError(f"caption metric: image {twice} was scored more than once")
   if not state:
     raise DataError("caption metric: there are no images to score")
+  bare = [record.image_id for record in state if not record.references]
+  if bare:
+    raise DataError(f"caption metric: image {bare[0]} has no captions to compare with")
   candidates = [record.words for record in state]
   references = [record.references for record in state]
   scores = {

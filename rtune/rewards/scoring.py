@@ -82,8 +82,8 @@ def make_lesson(phase: configs.Imitate, task: Task, frozen: Any) -> Lesson | Non
 
 def with_known(fn: Callable, args: Mapping[str, Any], task: Task) -> dict[str, Any]:
   """Arguments for a reward, and with them what the task knows and the reward has a name for."""
-  names = inspect.signature(fn).parameters
-  return {name: value for name, value in task.knows().items() if name in names} | dict(args)
+  known = task.knows(inspect.signature(fn).parameters.keys())
+  return {**known, **args}
 
 
 def _on_device(reward_fn, phase: configs.Reward, task: Task, frozen: Any):

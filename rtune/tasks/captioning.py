@@ -15,12 +15,13 @@ Dimension key:
 
 import dataclasses
 import pathlib
+from collections.abc import Collection, Sequence
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from rtune import config
+from rtune import config, console
 from rtune.data import augment
 from rtune.data.source import Example, Source
 from rtune.errors import UsageError
@@ -28,10 +29,11 @@ from rtune.models import encoder_decoder
 from rtune.policies.autoregressive import Ending, alive, autoregressive
 from rtune.policies.policy import Policy, Scored
 from rtune.tasks.text import Caption, References
-from rtune.text.corpus import Corpus, build_corpus, load_corpus
+from rtune.text.corpus import UNKNOWN_ID, Corpus, build_corpus, load_corpus
+from rtune.text.sentence_pieces import SentencePieces, load_pieces
 
 ENDING = Ending(token=0)
-_FILE = "corpus.npz"  # in a workdir
+_CORPUS, _PIECES = "corpus.npz", "sentence_piece.model"  # in a workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +47,10 @@ class Captioning:
   min_count: int = 1  # rarer words of the training captions cannot be written
   flip: float = 0.0  # chance of a horizontal flip in training; left and right would be wrong then
   corpus: str = ""  # corpus.npz of another run, for its words; empty: made from the training data
-  digest: str = ""  # of the corpus, filled in: weights are worth nothing with other words
+  sentence_piece: str = ""  # a SentencePiece .model: its pieces are written instead of words
+  digest: str = ""  # of words and pieces, filled in: weights are worth nothing with others
   known: Corpus | None = dataclasses.field(default=None, metadata={"learned": True})
+  pieces: SentencePieces | None = dataclasses.field(default=None, metadata={"learned": True})
 
   def __post_init__(self):
     least = {"image_size": 1, "length": 1, "references": 1, "reference_length": 0, "min_count": 1}
@@ -65,32 +69,86 @@ class Captioning:
       raise UsageError("Captioning has no words yet: bind it to training data, or load a workdir.")
     return self.known
 
+  @property
+  def _vocabulary(self) -> Corpus | SentencePieces:
+    """What captions are written with."""
+    return self.pieces or self._corpus
+
   def bind(self, source: Source) -> "Captioning":
-    if self.corpus:
-      return self._with(load_corpus(self.corpus), f"config.task.args.corpus ({self.corpus})")
     if not hasattr(source, "references"):
       raise UsageError(
         f"{type(source).__name__} has no captions; captioning needs a source with references()."
       )
-    return self._with(build_corpus(source.references(), self.min_count), "the training data")
+    references = source.references()
+    if self.corpus:
+      corpus, where = load_corpus(self.corpus), f"config.task.args.corpus, {self.corpus},"
+    else:
+      corpus, where = build_corpus(references, self.min_count), "the training data"
+    pieces = load_pieces(self.sentence_piece) if self.sentence_piece else None
+    bound = self._with(corpus, pieces, where)
+    bound._check(references)
+    return bound
 
-  def _with(self, corpus: Corpus, where: str) -> "Captioning":
+  def _with(self, corpus: Corpus, pieces: SentencePieces | None, where: str) -> "Captioning":
     """This task with its words; UsageError if it was of others."""
-    if self.digest not in ("", corpus.digest):
+    digest = f"{corpus.digest}-{pieces.digest}" if pieces else corpus.digest
+    if self.digest not in ("", digest):
       raise UsageError(
-        f"The words and counts of {where} (digest {corpus.digest}) are not those of the model "
-        f"(digest {self.digest}). Give that model's own corpus.npz as config.task.args.corpus."
+        f"The vocabulary of {where} (digest {digest}) is not that of the model (digest "
+        f"{self.digest}). Set config.task.args.corpus to the corpus.npz in the workdir that its "
+        "weights come from."
       )
-    return dataclasses.replace(self, known=corpus, digest=corpus.digest)
+    return dataclasses.replace(self, known=corpus, pieces=pieces, digest=digest)
 
-  def knows(self) -> dict[str, object]:
-    return {"corpus": self._corpus}
+  def _check(self, references: Sequence[Sequence[str]]) -> None:
+    """Tells what of the training captions cannot be written; UsageError if nothing can."""
+    encoded = [[self._vocabulary.encode(caption) for caption in own] for own in references]
+    lengths = [len(ids) for own in encoded for ids in own]
+    long = sum(length >= self.length for length in lengths)
+    if long:
+      console.warn_once(
+        "length",
+        f"{long} of {len(lengths)} training captions have no room for their end in "
+        f"task.args.length={self.length} (longest: {max(lengths)} tokens); their beginning is "
+        "imitated. Rewards and metrics see all of them.",
+      )
+    if self.pieces:
+      return
+    unknown = sum(all(set(ids) <= {UNKNOWN_ID} for ids in own) for own in encoded)
+    if unknown == len(encoded):
+      raise UsageError(
+        "No training image has a caption with a word of the vocabulary. Lower "
+        f"config.task.args.min_count ({self.min_count}), or use the corpus of these data."
+      )
+    if unknown:
+      console.warn_once(
+        "unknown",
+        f"{unknown} of {len(encoded)} training images have only captions of unknown words; no "
+        "reward can be earned on them. Lower task.args.min_count to know more words.",
+      )
+
+  def knows(self, names: Collection[str]) -> dict[str, object]:
+    known = {"corpus": self._corpus} | ({"pieces": self.pieces} if self.pieces else {})
+    if self.pieces and "corpus" in names and "pieces" not in names:
+      raise UsageError(
+        "config.reward.fn reads words, but with config.task.args.sentence_piece captions are of "
+        "pieces; use rtune.rewards.text:cider_d_of_pieces."
+      )
+    if not self.pieces and "pieces" in names:
+      raise UsageError(
+        "config.reward.fn reads pieces, but config.task.args.sentence_piece is empty; name a "
+        "model, or use rtune.rewards.text:cider_d."
+      )
+    return {name: value for name, value in known.items() if name in names}
 
   def save(self, folder: pathlib.Path) -> None:
-    self._corpus.save(folder / _FILE)
+    self._corpus.save(folder / _CORPUS)
+    if self.pieces:
+      self.pieces.save(folder / _PIECES)
 
   def load(self, folder: pathlib.Path) -> "Captioning":
-    return self._with(load_corpus(folder / _FILE), str(folder / _FILE))
+    pieces = load_pieces(folder / _PIECES) if self.sentence_piece else None
+    return self._with(load_corpus(folder / _CORPUS), pieces, str(folder))
 
   def example(
     self, raw: Example, rng: np.random.Generator | None, judged: bool = True
@@ -104,7 +162,7 @@ class Captioning:
     if rng is not None:  # another order each time: any may be imitated, none is always left out
       rng.shuffle(captions)
     target_L = np.zeros(self.length, np.int32)
-    ids = self._corpus.encode(captions[0])[: self.length] if captions else []
+    ids = self._vocabulary.encode(captions[0])[: self.length] if captions else []
     target_L[: len(ids)] = ids
     features = {"image": image, "target": target_L}
     if not judged:
@@ -115,7 +173,7 @@ class Captioning:
 
   def policy(self, model: config.Model) -> Policy:
     encoder_decoder.check_image_size(model, self.image_size)
-    network = encoder_decoder.build(model, self._corpus.vocab_size, self.length)
+    network = encoder_decoder.build(model, self._vocabulary.vocab_size, self.length)
     return autoregressive(network, self.length, ENDING, model.cache_block)
 
   def targets(self, frozen, batch, key) -> Int[Array, "b l"]:
@@ -135,7 +193,7 @@ class Captioning:
     return References(**{name: batch[f"reference_{name}"] for name in References._fields})
 
   def record(self, prediction: Caption, features, raw: Example) -> dict[str, object]:
-    caption = self._corpus.decode(np.asarray(prediction.tokens).tolist())
+    caption = self._vocabulary.decode(np.asarray(prediction.tokens).tolist())
     return {"image_id": raw["image_id"], "caption": caption}
 
   def metric(self, fast: bool = False):

@@ -14,6 +14,7 @@ Dimension key:
 
 import dataclasses
 import pathlib
+from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +90,7 @@ class Detection:
       return self
     return dataclasses.replace(self, classes=source.classes, category_ids=source.category_ids)
 
-  def knows(self) -> dict[str, object]:
+  def knows(self, names: Collection[str]) -> dict[str, object]:
     return {}
 
   def save(self, folder: pathlib.Path) -> None:

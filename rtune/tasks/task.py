@@ -5,7 +5,7 @@ A newcomer writes these functions in one file; everything else is shared.
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -28,8 +28,12 @@ class Task(Protocol):
     """This task with what it must know of the training data, such as class names."""
     ...
 
-  def knows(self) -> Mapping[str, Any]:
-    """What a reward gets that has a parameter of that name, such as the words of the data."""
+  def knows(self, names: Collection[str]) -> Mapping[str, Any]:
+    """What a reward with parameters of these names gets of them, such as the words of the data.
+
+    Raises:
+      UsageError: a reward that asks for these and no more cannot read this task's predictions.
+    """
     ...
 
   def save(self, folder: pathlib.Path) -> None:
