@@ -25,10 +25,27 @@ from rtune.models.vit import DropPath, Mlp
 
 
 class KeyValue(NamedTuple):
-  """Keys and values of one attention layer: [B, H, N, K] of an image, [B, S, H, M, K] of tokens."""
+  """Keys and values of one attention layer.
+
+  Of tokens both are [B, S, H, M, K]. Of an image keys are [B, H, K, N], values [B, H, N, K]: as the
+  products of attention take them, so that no step of decoding turns them again.
+  """
 
   key: Float[Array, "..."]
   value: Float[Array, "..."]
+
+
+class Fixed(NamedTuple):
+  """What all decoding steps of one layer share.
+
+  Attributes:
+    memory: cross-attention's keys and values of the images.
+    qkv: kernels of self-attention's query, key and value side by side, [D, 3 H, K]: one product
+      instead of three.
+  """
+
+  memory: KeyValue
+  qkv: Float[Array, "d h k"]
 
 
 def _softmax(scores):
@@ -63,16 +80,19 @@ class Attention(nn.Module):
   def of_memory(self, memory_BND) -> KeyValue:
     """Keys and values of an image, once for all its samples and all decoding steps."""
 
-    def move(x_BNHK):
-      return jnp.moveaxis(x_BNHK, 2, 1)
-
-    return KeyValue(move(self.key(memory_BND)), move(self.value(memory_BND)))
+    key_BHKN = jnp.einsum("bnhk->bhkn", self.key(memory_BND))
+    value_BHNK = jnp.einsum("bnhk->bhnk", self.value(memory_BND))
+    return KeyValue(key_BHKN, value_BHNK)
 
   def cross(self, x_BSLD, memory: KeyValue):
     """Every token of every sample attends to its image."""
-    scores = jnp.einsum("bslhk,bhnk->bhsln", self.queries(x_BSLD), memory.key)
-    weights = _softmax(scores).astype(self.dtype)
-    return self.out(jnp.einsum("bhsln,bhnk->bslhk", weights, memory.value))
+    batch, samples, length, _ = x_BSLD.shape
+    query_BHQK = jnp.einsum("bslhk->bhslk", self.queries(x_BSLD)).reshape(
+      batch, self.num_heads, samples * length, -1
+    )
+    weights_BHQN = _softmax(query_BHQK @ memory.key).astype(self.dtype)
+    answer_BHSLK = (weights_BHQN @ memory.value).reshape(batch, self.num_heads, samples, length, -1)
+    return self.out(jnp.einsum("bhslk->bslhk", answer_BHSLK))
 
   def causal(self, x_BSLD):
     """Every token attends to itself and to those before it in its sample."""
@@ -82,15 +102,22 @@ class Attention(nn.Module):
     weights = _softmax(jnp.where(mask_LM, scores, -1e30)).astype(self.dtype)
     return self.out(jnp.einsum("bshlm,bsmhk->bslhk", weights, self.value(x_BSLD)))
 
-  def cached(self, x_BSD, position, cache: KeyValue):
+  def joined(self):
+    """The kernels of query, key and value as one, for `cached`."""
+    kernels = [part.variables["params"]["kernel"] for part in (self.query, self.key, self.value)]
+    return jnp.concatenate(kernels, axis=1).astype(self.dtype)
+
+  def cached(self, x_BSD, position, cache: KeyValue, qkv):
     """One new token a sample attends to the cache, which is returned with the token in it."""
+    scale = (self.width // self.num_heads) ** -0.5
+    query, key, value = jnp.split(jnp.einsum("bsd,dhk->bshk", x_BSD, qkv), 3, axis=2)
 
     def put(cache_BSHMK, new_BSHK):
       new_BSHMK = new_BSHK[:, :, :, None].astype(cache_BSHMK.dtype)
       return jax.lax.dynamic_update_slice_in_dim(cache_BSHMK, new_BSHMK, position, axis=3)
 
-    cache = KeyValue(put(cache.key, self.key(x_BSD)), put(cache.value, self.value(x_BSD)))
-    scores = jnp.einsum("bshk,bshmk->bshm", self.queries(x_BSD), cache.key)
+    cache = KeyValue(put(cache.key, key), put(cache.value, value))
+    scores = jnp.einsum("bshk,bshmk->bshm", query * scale, cache.key)
     mask_M = jnp.arange(cache.key.shape[3]) <= position
     weights = _softmax(jnp.where(mask_M, scores, -1e30)).astype(self.dtype)
     return self.out(jnp.einsum("bshm,bshmk->bshk", weights, cache.value)), cache
@@ -125,14 +152,14 @@ class DecoderBlock(nn.Module):
     x_BSLD = residual(x_BSLD, self.CrossAttn.cross(self.LayerNorm2(x_BSLD), memory))
     return residual(x_BSLD, self.MLP(self.LayerNorm3(x_BSLD), deterministic))
 
-  def of_memory(self, memory_BND) -> KeyValue:
-    return self.CrossAttn.of_memory(memory_BND)
+  def of_memory(self, memory_BND) -> Fixed:
+    return Fixed(self.CrossAttn.of_memory(memory_BND), self.SelfAttn.joined())
 
-  def step(self, x_BSD, position, memory: KeyValue, cache: KeyValue):
-    branch, cache = self.SelfAttn.cached(self.LayerNorm1(x_BSD), position, cache)
+  def step(self, x_BSD, position, fixed: Fixed, cache: KeyValue):
+    branch, cache = self.SelfAttn.cached(self.LayerNorm1(x_BSD), position, cache, fixed.qkv)
     x_BSD = x_BSD + branch
     x_BSLD = self.LayerNorm2(x_BSD)[:, :, None]
-    x_BSD = x_BSD + self.CrossAttn.cross(x_BSLD, memory)[:, :, 0]
+    x_BSD = x_BSD + self.CrossAttn.cross(x_BSLD, fixed.memory)[:, :, 0]
     return x_BSD + self.MLP(self.LayerNorm3(x_BSD), True), cache
 
 
@@ -189,8 +216,8 @@ class Decoder(nn.Module):
       x_BSLD = block(x_BSLD, memory_BND, deterministic)
     return self.LogitsDense(self.LayerNorm(x_BSLD)).astype(jnp.float32)
 
-  def of_memory(self, memory_BND: Float[Array, "b n d"]) -> tuple[KeyValue, ...]:
-    """Cross-attention keys and values of every layer."""
+  def of_memory(self, memory_BND: Float[Array, "b n d"]) -> tuple[Fixed, ...]:
+    """What the steps of every layer share, computed once, before the first."""
     return tuple(block.of_memory(memory_BND) for block in self.blocks)
 
   def empty_cache(self, batch: int, samples: int, length: int) -> tuple[KeyValue, ...]:
@@ -205,14 +232,14 @@ class Decoder(nn.Module):
     self,
     token_BS: Int[Array, "b s"],
     position: Int[Array, ""],
-    memory: tuple[KeyValue, ...],
+    memory: tuple[Fixed, ...],
     caches: tuple[KeyValue, ...],
   ) -> tuple[Float[Array, "b s v"], tuple[KeyValue, ...]]:
     """Logits at `position`, given the token before it and the caches of those before that."""
     x_BSD = self.EmbedTargets(token_BS) + self.pos_embedding[0, position].astype(self.dtype)
     new_caches = []
-    for block, of_image, cache in zip(self.blocks, memory, caches, strict=True):
-      x_BSD, cache = block.step(x_BSD, position, of_image, cache)
+    for block, fixed, cache in zip(self.blocks, memory, caches, strict=True):
+      x_BSD, cache = block.step(x_BSD, position, fixed, cache)
       new_caches.append(cache)
     logits_BSV = self.LogitsDense(self.LayerNorm(x_BSD)).astype(jnp.float32)
     return logits_BSV, tuple(new_caches)

@@ -50,13 +50,14 @@ def autoregressive(
 
   def sample(params, images, key, num_samples: int) -> Sampled:
     def choose(logits_BSV, position):
-      return jax.random.categorical(jax.random.fold_in(key, position), logits_BSV)
+      noise_BSV = jax.random.gumbel(jax.random.fold_in(key, position), logits_BSV.shape)
+      return largest(logits_BSV + noise_BSV)
 
     return _decode(model, params, images, choose, num_samples, length, ending, cache_block)
 
   def mode(params, images):
     def choose(logits_BSV, position):
-      return jnp.argmax(logits_BSV, axis=-1)
+      return largest(logits_BSV)
 
     return _decode(model, params, images, choose, 1, length, ending, cache_block).actions[:, 0]
 
@@ -78,6 +79,14 @@ def token_log_prob(logits: Float[Array, "*b v"], tokens: Int[Array, "*b"]) -> Fl
   """Log-probability of the taken tokens: a gather minus logsumexp, no one-hot over V."""
   taken = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
   return taken - jax.nn.logsumexp(logits, axis=-1)
+
+
+def largest(values: Float[Array, "*b v"]) -> Int[Array, "*b"]:
+  """`argmax` over V, the first of equals, by two plain reductions: one of pairs is slow on CPU."""
+  size = values.shape[-1]
+  is_largest = values == jnp.max(values, axis=-1, keepdims=True)
+  # Where all are NaN none is, and the last token is as good as any.
+  return jnp.min(jnp.where(is_largest, jnp.arange(size), size - 1), axis=-1)
 
 
 def entropy(logits: Float[Array, "*b v"]) -> Float[Array, "*b"]:
@@ -107,8 +116,10 @@ def _decode(
   cache_block: int,
 ) -> Sampled:
   """Runs the model token by token; `choose` picks one from logits [B, S, V] and the position."""
-  variables = {"params": params}
-  memory_BND = model.apply(variables, images, method="encode")
+  memory_BND = model.apply({"params": params}, images, method="encode")
+  # Cast once what every step would cast again; norms compute with float32 scales.
+  dtype = model.decoder.dtype
+  variables = {"params": jax.tree.map(lambda x: x.astype(dtype) if x.ndim > 1 else x, params)}
   memory = model.apply(variables, memory_BND, method="of_memory")
   batch = images.shape[0]
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rtune import config as configs
+from rtune.benchmarks.plain_sampler import plain_sample
 from rtune.models import encoder_decoder
 from rtune.policies import autoregressive as ar
 
@@ -256,3 +257,22 @@ def test_bfloat16_samples_what_it_updates():
   assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype("float32")}
   assert np.std(sampled.log_prob) > 0.1
   assert np.abs(sampled.log_prob - scored.log_prob).max() < 2e-2
+
+
+def test_largest_is_argmax():
+  values = np.random.default_rng(0).integers(0, 5, (4, 3, 17)).astype(np.float32)
+  np.testing.assert_array_equal(ar.largest(jnp.asarray(values)), np.argmax(values, axis=-1))
+  row = jnp.array([[-jnp.inf, -jnp.inf], [jnp.nan, jnp.nan]])
+  np.testing.assert_array_equal(ar.largest(row), [0, 1])
+
+
+@pytest.mark.parametrize("block", [LENGTH, 5])
+def test_samples_are_those_of_the_plain_sampler(block):
+  policy = make(depth=2, cache_block=block)
+  model = encoder_decoder.build(model_config(depth=2), VOCAB, LENGTH)
+  params, images = random_params(policy), random_images(3)
+  plain = jax.jit(lambda key: plain_sample(model, params, images, key, 4, LENGTH))
+  for seed in range(3):
+    ours, want = draw(policy, params, images, 4, seed), plain(jax.random.key(seed))
+    np.testing.assert_array_equal(ours.actions, want.actions)
+    np.testing.assert_allclose(ours.log_prob, want.log_prob, atol=1e-5)

@@ -1,0 +1,1 @@
+"""The parts of rtune.benchmark: what is timed, floors, yardsticks."""
