@@ -3,7 +3,8 @@
   python -m rtune.main --config configs/detection_map.py --workdir runs/map
 
 Variants are those of detection_recall.py, from which this differs in the reward and in the extra
-loss that teaches confidence tokens the expected IoU of the model's own boxes.
+loss that teaches confidence tokens the expected IoU of the model's own boxes. Its mle phase is the
+same: `--config.init_from=runs/recall` spares it.
 """
 
 import pathlib
@@ -29,8 +30,4 @@ def get_config(variant: str | None = None) -> ConfigDict:
   config.task.args.tune_confidence = False
   config.reward.supervised_weight = 1.0
   config.reward.optim.lr = 5e-4
-  for phase in (config.mle, config.control):
-    # A model that has seen right boxes only is sure of all; unlearning that takes its boxes along.
-    phase.mistakes.fn = "rtune.tasks.mistakes:boxes"
-    phase.supervised.fn = "rtune.rewards.confidence:expected_iou"
   return config

@@ -52,7 +52,7 @@ def recall(
   thresholds = _released(iou_thresholds) if released_averaging else tuple(iou_thresholds)
   if not thresholds:
     raise UsageError("recall reward: iou_thresholds is empty; name at least one, such as [0.5]")
-  iou_P, pointed_P = _nearest(prediction, truth)
+  iou_P, pointed_P = nearest(prediction, truth)
   # What a box points to is the same at every threshold that it passes, and so is the best of the
   # boxes that point to one object: two vectors say it all.
   points_PG = pointed_P[:, None] == jnp.arange(truth.labels.shape[-1])
@@ -94,7 +94,7 @@ def match_iou(prediction: Boxes, truth: Boxes, iou_threshold: float = 0.5) -> Fl
 
   Duplicates keep theirs. It is what confidence tokens learn to expect (2302.08242).
   """
-  iou_P, _ = _nearest(prediction, truth)
+  iou_P, _ = nearest(prediction, truth)
   return jnp.where(iou_P > iou_threshold, iou_P, 0.0)
 
 
@@ -153,7 +153,7 @@ def comparable(prediction: Boxes, truth: Boxes) -> Bool[Array, "p g"]:
   return present_PG & (prediction.labels[:, None] == truth.labels[None, :])
 
 
-def _nearest(prediction: Boxes, truth: Boxes) -> tuple[Float[Array, "p"], Int[Array, "p"]]:
+def nearest(prediction: Boxes, truth: Boxes) -> tuple[Float[Array, "p"], Int[Array, "p"]]:
   """Largest IoU of each predicted box with an object of its class, and which object that is."""
   iou_PG = pairwise_iou(prediction.boxes, truth.boxes)
   iou_PG = jnp.where(comparable(prediction, truth), iou_PG, 0.0)

@@ -31,6 +31,7 @@ from rtune.policies.policy import Policy, Scored
 from rtune.tasks.boxes import Boxes
 
 FIELDS = 6  # tokens of a box
+CLASS = 4  # which of them is its class
 CONFIDENCES = 3  # tokens 0 (nothing), 1 (a box that is off) and 2 (a box that fits)
 ENDING = Ending(token=0, stride=FIELDS)
 
@@ -48,7 +49,6 @@ class Detection:
   scale_min: float = 1.0  # scale jitter in training
   scale_max: float = 1.0  # scale jitter in training; above 1 crops
   min_visible: float = 0.3  # cropped objects with less than this share of their area are dropped
-  even_confidence: bool = False  # imitate confidence 1 or 2 by chance: undecided, ready to be tuned
   tune_confidence: bool = True  # whether REINFORCE acts on confidence tokens, as the paper's does
   score_by: str = "confidence"  # a box's score: expected IoU, or "class": its class's probability
   clip_tokens: bool = False  # as the released code: illegal tokens become the nearest legal ones
@@ -141,14 +141,7 @@ class Detection:
     order_BN = jnp.argsort(rank_BN, axis=1)
     boxes = jnp.take_along_axis(batch["boxes"], order_BN[..., None], axis=1)
     labels = jnp.take_along_axis(batch["labels"], order_BN, axis=1)
-    tokens = self.tokens(boxes, labels)
-    if not self.even_confidence:
-      return tokens
-    # A model that is sure of token 2 must first unlearn it, and takes its boxes down with it.
-    coin_BN = jax.random.bernoulli(jax.random.fold_in(key, 1), shape=present_BN.shape)
-    fields_BNF = tokens.reshape(*present_BN.shape, FIELDS)
-    confidence_BN = jnp.where(coin_BN, fields_BNF[..., -1], jnp.minimum(fields_BNF[..., -1], 1))
-    return fields_BNF.at[..., -1].set(confidence_BN).reshape(tokens.shape)
+    return self.tokens(boxes, labels)
 
   def tokens(self, boxes: Float[Array, "*b n 4"], labels: Int[Array, "*b n"]) -> Int[Array, "*b l"]:
     """Boxes with labels (-1 = empty slot) as tokens; a box is at least one level wide and high."""
@@ -173,7 +166,7 @@ class Detection:
     that was never taught confidences). Otherwise the confidence token says it.
     """
     fields = actions.reshape(*actions.shape[:-1], -1, FIELDS)
-    level, label, confidence = fields[..., :4] - CONFIDENCES, fields[..., 4], fields[..., 5]
+    level, label, confidence = fields[..., :4] - CONFIDENCES, fields[..., CLASS], fields[..., -1]
     label = label - self.first_class
     if self.clip_tokens:
       present = confidence > 0
@@ -189,7 +182,7 @@ class Detection:
     if scored is None:
       scores = jnp.clip(confidence, 0, CONFIDENCES - 1) / (CONFIDENCES - 1)
     elif self.score_by == "class":
-      scores = jnp.exp(scored.log_prob[..., 4::FIELDS])
+      scores = jnp.exp(scored.log_prob[..., CLASS::FIELDS])
     else:
       logits = scored.logits[..., FIELDS - 1 :: FIELDS, 1:CONFIDENCES]
       scores = jax.nn.softmax(logits, axis=-1)[..., 1]

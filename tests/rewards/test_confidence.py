@@ -21,10 +21,11 @@ def sample(*boxes):
   return jnp.array([t for box in tokens for t in box] + [0] * (6 * (3 - len(boxes))))
 
 
-def loss(actions, logits=None):
+def loss(actions, logits=None, **settings):
   logits = jax.random.normal(jax.random.key(0), (18, TASK.vocab_size)) if logits is None else logits
   prediction = TASK.decode({}, actions, None)
-  return expected_iou(logits, actions, prediction, TRUTH), jax.nn.log_softmax(logits)[5::6]
+  value = expected_iou(logits, actions, prediction, TRUTH, **settings)
+  return value, jax.nn.log_softmax(logits)[5::6]
 
 
 def test_targets_are_iou_of_each_box():
@@ -37,6 +38,17 @@ def test_targets_are_iou_of_each_box():
 def test_a_box_of_another_class_expects_nothing():
   value, log_probs = loss(sample((0, 0, 5, 5, 1)))
   np.testing.assert_allclose(value, -log_probs[0, 1] / 3, rtol=1e-5)
+
+
+def test_classes_are_those_of_the_objects_below():
+  logits = jax.random.normal(jax.random.key(1), (18, TASK.vocab_size))
+  # On the object of class 0, said to be of class 1; on that of class 1; on nothing.
+  actions = sample((0, 0, 5, 5, 1), (5, 5, 10, 9, 1), (0, 6, 3, 9, 0))
+  without, _ = loss(actions, logits)
+  value, _ = loss(actions, logits, class_weight=0.5)
+  of_class = jax.nn.log_softmax(logits)[4::6]
+  wanted = -0.5 * (of_class[0, 14] + of_class[1, 15]) / 3
+  np.testing.assert_allclose(value - without, wanted, rtol=1e-4)
 
 
 def test_what_is_no_box_teaches_nothing():
