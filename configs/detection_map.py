@@ -29,5 +29,4 @@ def get_config(variant: str | None = None) -> ConfigDict:
     return config
   config.task.args.tune_confidence = False
   config.reward.supervised_weight = 1.0
-  config.reward.optim.lr = 5e-4
   return config

@@ -62,10 +62,10 @@ def embedded(config: ConfigDict) -> None:
     phase.supervised.fn = "rtune.rewards.confidence:expected_iou"
     phase.supervised.args.class_weight = 1.0
 
-  config.reward.update(fn="rtune.rewards.boxes:recall", steps=1000, batch_size=32, num_samples=6)
-  config.reward.optim.update(name="adam", lr=4e-4, warmup_steps=20, schedule="cosine")
+  config.reward.update(fn="rtune.rewards.boxes:recall", steps=2400, batch_size=16, num_samples=6)
+  config.reward.optim.update(name="adam", lr=3.5e-4, warmup_steps=40, schedule="cosine")
   config.reward.optim.end_factor = 0.1
-  config.eval_every = 900
+  config.eval_every = 1200
   config.eval_examples = 250
 
 
