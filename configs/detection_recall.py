@@ -97,8 +97,10 @@ def coco_json(config: ConfigDict) -> None:
   config.data.train.fn = config.data.val.fn = "rtune.data.coco:CocoDetection"
   config.data.train.args = config.data.val.args = {"annotations": ""}
   config.data.eval_batch_size = 32
-  config.mle.update(steps=4000, batch_size=16)
+  config.mle.update(steps=3000, batch_size=16)
   config.reward.update(steps=500, batch_size=8, num_samples=6)
+  control(config)
+  config.phases = ("mle", "reward")  # for a control, say --config.phases='("control",)'
   config.checkpoints.every = 250
   config.eval_every = 500
 
