@@ -39,24 +39,26 @@ def get_config(variant: str | None = None) -> ConfigDict:
 
 def embedded(config: ConfigDict) -> None:
   """Rendered scenes with five captions each, and a model of 0.2 M parameters."""
-  config.task.args = {"image_size": 48, "length": 24}
+  config.task.args = {"image_size": 48, "length": 20}
   scenes = {"size": 48, "max_objects": 4, "smallest": 0.25}
   config.data.train.fn = config.data.val.fn = "rtune.data.captioned_shapes:CaptionedShapes"
   config.data.train.args = {"split": "train", "num": 1_000_000, **scenes}
   config.data.val.args = {"split": "val", "num": 1000, **scenes}
   config.data.eval_batch_size = 250
 
-  config.model.encoder.update(patch_size=6, width=64, depth=2, num_heads=2, mlp_dim=128)
+  config.model.encoder.update(patch_size=8, conv_stem=True)
+  config.model.encoder.update(width=64, depth=2, num_heads=2, mlp_dim=128)
   config.model.decoder.update(width=64, depth=2, num_heads=2, mlp_dim=128)
 
-  config.mle.update(steps=4500, batch_size=32)
+  config.mle.update(steps=6000, batch_size=16)
   config.mle.optim.update(name="adam", lr=2e-3, warmup_steps=200)
 
-  config.reward.update(fn="rtune.rewards.text:cider_d", steps=900, batch_size=32, num_samples=6)
-  config.reward.optim.update(name="adam", lr=2e-4, warmup_steps=20, schedule="cosine")
+  config.reward.update(fn="rtune.rewards.text:cider_d", steps=1800, batch_size=16, num_samples=6)
+  config.reward.optim.update(name="adam", lr=4e-4, warmup_steps=40, schedule="cosine")
   config.reward.optim.end_factor = 0.1
-  config.eval_every = 450
+  config.eval_every = 600
   config.eval_examples = 250
+  config.eval_beam = 3
 
 
 def control(config: ConfigDict) -> None:
@@ -76,9 +78,10 @@ def coco_json(config: ConfigDict) -> None:
   config.data.train.fn = config.data.val.fn = "rtune.data.coco_captions:CocoCaptions"
   config.data.train.args = config.data.val.args = {"annotations": ""}
   config.data.eval_batch_size = 32
-  config.model.encoder.patch_size = 8
   config.mle.update(steps=1000, batch_size=16)
   config.reward.update(steps=300, batch_size=16, num_samples=6)
+  control(config)
+  config.phases = ("mle", "reward")  # for a control, say --config.phases='("control",)'
   config.checkpoints.every = 250
   config.eval_every = 250
 
@@ -96,7 +99,9 @@ def paper(config: ConfigDict) -> None:
   config.data.eval_batch_size = 256
   config.data.threads = 32
 
-  config.model.encoder.update(variant="B", patch_size=16)  # H: ViT-B/16; M: ViT-L as well
+  config.model.encoder.update(
+    variant="B", patch_size=16, conv_stem=False
+  )  # H: ViT-B/16; M: ViT-L as well
   config.model.decoder.update(
     width=768, depth=6, num_heads=12, mlp_dim=3072
   )  # L: 6 layers; width unknown
@@ -121,7 +126,7 @@ def paper(config: ConfigDict) -> None:
 
 def tiny(config: ConfigDict) -> None:
   """Every part of a run, in seconds."""
-  config.model.encoder.update(patch_size=8, width=32, depth=1, num_heads=2, mlp_dim=32)
+  config.model.encoder.update(width=32, depth=1, num_heads=2, mlp_dim=32)
   config.model.decoder.update(width=32, depth=1, num_heads=2, mlp_dim=32)
   config.mle.update(steps=20, batch_size=8)
   config.mle.optim.warmup_steps = 4

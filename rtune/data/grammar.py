@@ -57,6 +57,7 @@ _RELATIONS = {
   "front": (("in front of", 2), ("covering", 1)),
   "behind": (("behind", 1),),
 }
+LONGEST = 19  # words
 _SEEN = 0.3  # objects with less than this share in view are mentioned by nobody
 _LARGE_FROM, _SMALL_TO = 0.37, 0.27  # sqrt(height * width) as a fraction of the image
 
@@ -132,23 +133,27 @@ def _caption(items: Sequence[_Item], grounds: Sequence[str], writer: _Writer) ->
   if not items:
     names = [f"the {name}" if name != "wall" else "a wall" for name in grounds]
     return f"{writer.word(_EMPTY)} {' and '.join(names)}"
-  styles = [(_naming, 45), (_placing, 15), (_counting, 20)]
+  styles = [(_naming, 45), (_placing, 35), (_counting, 20)]
   if len(items) > 1:
-    styles.append((_relating, 40))
+    styles.append((_relating, 60))
   text = writer.pick(styles)[0](writer.by_salience(items), writer)
-  if writer.chance(0.5):
-    text += f" {_ground(grounds, writer)}"
-  if writer.chance(0.1):
+  # Nobody goes on for ever: no caption is longer than LONGEST.
+  room = LONGEST - len(text.split())
+  if room > 7 and writer.chance(0.5):
+    text += f" {_ground(grounds, writer, both=room > 10)}"
+  if LONGEST - len(text.split()) < 3:
+    return text
+  if writer.chance(0.3):
     text = f"{writer.word(_OPENINGS)} {text}"
-  elif writer.chance(0.1):
+  elif writer.chance(0.3):
     many = text.split(" ", 1)[0] in (*_NUMBERS.values(), "several")
     text = f"there {'are' if many else 'is'} {text}"
   return text
 
 
-def _ground(grounds: Sequence[str], writer: _Writer) -> str:
-  """Where it all is: mostly what fills more of the image, at times both."""
-  if len(grounds) > 1 and writer.chance(0.2):
+def _ground(grounds: Sequence[str], writer: _Writer, both: bool) -> str:
+  """Where it all is: mostly what fills more of the image, at times `both` regions."""
+  if both and len(grounds) > 1 and writer.chance(0.2):
     return " ".join(writer.word(_GROUNDS[name]) for name in grounds[:2])
   other = len(grounds) > 1 and writer.chance(0.2)
   return writer.word(_GROUNDS[grounds[1 if other else 0]])
@@ -157,7 +162,7 @@ def _ground(grounds: Sequence[str], writer: _Writer) -> str:
 def _naming(items: Sequence[_Item], writer: _Writer) -> str:
   """Some of what there is, one after the other."""
   most = min(len(items), 3)
-  named = min(most, 1 + writer.chance(0.75) + writer.chance(0.4))
+  named = min(most, 1 + writer.chance(0.6) + writer.chance(0.25))
   return _joined([_thing(item, writer) for item in items[:named]])
 
 

@@ -1,4 +1,6 @@
-"""Detection datasets of TensorFlow Datasets (TFDS), read at random and without TensorFlow.
+"""Datasets of TensorFlow Datasets (TFDS), read at random and without TensorFlow: detection.
+
+Those of captions are in `rtune.data.tfds_captions`.
 
 A dataset is prepared once, in the ArrayRecord format, by the only function here that needs
 TensorFlow; the command (for COCO it downloads tens of gigabytes) is
@@ -55,32 +57,20 @@ class TfdsDetection:
       UsageError: TFDS is not installed.
       DataError: the dataset is not prepared, has no such split, or is not of this kind.
     """
-    tfds = _import_tfds()
     self._name, self._objects, self._label = name, objects, label
-    builder = tfds.builder_from_directory(_find(tfds, name, data_dir))
+    builder = find_builder(name, data_dir)
     self.classes: tuple[str, ...] = self._check(builder.info.features)
     self.category_ids: tuple[int, ...] = tuple(range(len(self.classes)))
-    try:
-      # TFDS would decode with OpenCV or Pillow, whichever is there, and leave CMYK as it is.
-      decoders = {"image": tfds.decode.SkipDecoding()}
-      self._records = builder.as_data_source(split=split, decoders=decoders)
-    except NotImplementedError as error:
-      raise DataError(
-        f"{name} is prepared in {builder.data_dir} as {builder.info.file_format.value}, which "
-        f"cannot be read at random. {_how_to_prepare(name, 'ANOTHER_FOLDER')}"
-      ) from error
-    except ValueError as error:
-      known = ", ".join(builder.info.splits)
-      raise DataError(f"{name} has no examples in split {split!r}; splits: {known}.") from error
+    self._records = open_split(builder, name, split)
 
   def _check(self, features: Any) -> tuple[str, ...]:
     """Class names, if the dataset has images with boxes and classes."""
-    tree = _fields(features)
-    fields = _fields(tree.get(self._objects))
+    tree = fields_of(features)
+    fields = fields_of(tree.get(self._objects))
     names = getattr(fields.get(self._label), "names", None)
     dtype = getattr(tree.get("image"), "np_dtype", None)
     if dtype != np.uint8 or "bbox" not in fields or names is None:
-      known = [f"{name}/{field}" for name in tree for field in _fields(tree[name])]
+      known = [f"{name}/{field}" for name in tree for field in fields_of(tree[name])]
       raise DataError(
         f"{self._name} needs the features image (uint8), {self._objects}/bbox and "
         f"{self._objects}/{self._label} (a ClassLabel); name others with `objects` and `label`. "
@@ -97,7 +87,7 @@ class TfdsDetection:
       raise IndexError(f"image {index} of {len(self)}")
     record = self._records[index]
     image_id = record.get("image/id", index)
-    image = self._decode(record["image"], index)
+    image = decode_image(record["image"], f"{self._name}, image {index}")
     height, width = image.shape[:2]
     fields = record[self._objects]
     relative = np.array(fields["bbox"], np.float32).reshape(-1, 4)
@@ -116,12 +106,36 @@ class TfdsDetection:
       "area": np.array(area, np.float32)[keep],
     }
 
-  def _decode(self, encoded: bytes, index: int) -> UInt8[np.ndarray, "h w 3"]:
-    try:
-      with Image.open(io.BytesIO(encoded)) as image:
-        return np.array(image.convert("RGB"))
-    except Exception as error:  # Pillow's readers raise nearly anything on damaged data
-      raise DataError(f"{self._name}, image {index}, cannot be decoded ({error}).") from error
+
+def find_builder(name: str, data_dir: str | None) -> Any:
+  """A prepared dataset; UsageError without TFDS, DataError if it is not there."""
+  tfds = _import_tfds()
+  return tfds.builder_from_directory(_find(tfds, name, data_dir))
+
+
+def open_split(builder: Any, name: str, split: str) -> Any:
+  """Records to be read at random, their "image" as bytes; DataError if there are none."""
+  tfds = _import_tfds()
+  try:
+    # TFDS would decode with OpenCV or Pillow, whichever is there, and leave CMYK as it is.
+    return builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+  except NotImplementedError as error:
+    raise DataError(
+      f"{name} is prepared in {builder.data_dir} as {builder.info.file_format.value}, which "
+      f"cannot be read at random. {_how_to_prepare(name, 'ANOTHER_FOLDER')}"
+    ) from error
+  except ValueError as error:
+    known = ", ".join(builder.info.splits)
+    raise DataError(f"{name} has no examples in split {split!r}; splits: {known}.") from error
+
+
+def decode_image(encoded: bytes, what: str) -> UInt8[np.ndarray, "h w 3"]:
+  """An image file's pixels; DataError that says `what` they cannot be decoded of."""
+  try:
+    with Image.open(io.BytesIO(encoded)) as image:
+      return np.array(image.convert("RGB"))
+  except Exception as error:  # Pillow's readers raise nearly anything on damaged data
+    raise DataError(f"{what}, cannot be decoded ({error}).") from error
 
 
 def prepare(name: str, data_dir: str | None = None) -> None:
@@ -160,7 +174,7 @@ def _import_tfds() -> types.ModuleType:
   return tensorflow_datasets
 
 
-def _fields(feature: Any) -> dict[str, Any]:
+def fields_of(feature: Any) -> dict[str, Any]:
   """What a TFDS feature is made of; nothing for a plain one."""
   return dict(feature.items()) if hasattr(feature, "items") else {}
 
