@@ -100,7 +100,8 @@ def draw_text(
   pad = round(font.size / 2)
   rows = [row for line in lines for row in _broken(line, font, width - 2 * pad)]
   tall = round(font.size * 1.3)
-  canvas = Image.new("RGB", (width, height + 2 * pad + tall * len(rows)), _WHITE)
+  below = tall * len(rows) + 2 * pad if rows else 0
+  canvas = Image.new("RGB", (width, height + below), _WHITE)
   canvas.paste(Image.fromarray(picture), (0, 0))
   brush = ImageDraw.Draw(canvas)
   for place, row in enumerate(rows):

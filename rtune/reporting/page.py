@@ -76,6 +76,9 @@ border-top:3px solid var(--c)}
 .row figure{flex:1 1 0;min-width:min(44vw,160px);scroll-snap-align:start}
 .row figure:focus-within{flex:0 0 min(100%,480px)}
 .row img{cursor:zoom-in;display:block;width:100%;height:auto;border-radius:4px}
+.row dl{flex:3 1 0;min-width:min(60vw,300px);margin:0;font-size:.88rem;line-height:1.4}
+.row dt{color:var(--soft);font-size:.82rem}
+.row dd{margin:0;overflow-wrap:anywhere}
 .row figcaption{font-size:.82rem;padding-top:.15rem}
 details{margin:.6rem 0}summary{cursor:pointer;color:var(--soft)}
 pre{background:var(--card);border-radius:8px;padding:.8rem;overflow-x:auto;font-size:.82rem}
@@ -84,11 +87,15 @@ pre{background:var(--card);border-radius:8px;padding:.8rem;overflow-x:auto;font-
 
 
 class Case(NamedTuple):
-  """One image with what was made of it: (caption, picture) side by side under a heading."""
+  """One image with what was made of it: (caption, picture) side by side under a heading.
+
+  `texts` are (label, lines) beside them, for what is read rather than seen.
+  """
 
   heading: str
   pictures: Sequence[tuple[str, UInt8[np.ndarray, "_ _ 3"]]]
   change: float | None = None  # of the reward, colored
+  texts: Sequence[tuple[str, Sequence[str]]] = ()
 
 
 def page(title: str, body: Sequence[str]) -> str:
@@ -194,9 +201,15 @@ def cases(items: Sequence[Case]) -> str:
       "</figcaption></figure>"
       for caption, picture in item.pictures
     )
+    texts = "".join(
+      f"<dt>{html.escape(label)}</dt>" + "".join(f"<dd>{html.escape(line)}</dd>" for line in lines)
+      for label, lines in item.texts
+      if lines
+    )
+    texts = f"<dl>{texts}</dl>" if texts else ""
     parts.append(
       f'<div class="case"><p><span>{html.escape(item.heading)}</span>{change}</p>'
-      f'<div class="row">{row}</div></div>'
+      f'<div class="row">{row}{texts}</div></div>'
     )
   return f'<div class="cases">{"".join(parts)}</div>' if parts else ""
 

@@ -8,13 +8,14 @@ import numpy as np
 
 from rtune import restore, run_files
 from rtune.data.source import Source
+from rtune.draw import draw_text
 from rtune.evaluate import Evaluation, Judged, evaluate_phase, make_predict
 from rtune.reporting import page
 from rtune.restore import Restored
 from rtune.tasks.task import Task
 
 LABELS = {"mle": "MLE", "control": "control", "reward": "tuned"}
-_COUNTS = ("boxes",)  # metrics of which neither more nor less is better
+_COUNTS = ("boxes", "length")  # metrics of which neither more nor less is better
 _NUM_CASES, _NUM_EXTREMES = 12, 6
 
 
@@ -173,12 +174,16 @@ def _cases(task: Task, pair: Sequence[Phase], source: Source, places: Sequence[i
     ones = [phase.seen.judged[place] for phase in pair]
     raw = source[ones[0].index]
     image = raw["image"]
-    shown = [("truth", task.draw(image, task.annotated(raw)))]
-    for phase, one in zip(pair, ones, strict=True):
-      shown.append((_caption(phase, one), task.draw(image, one.record)))
+    records = [("truth", task.annotated(raw))]
+    records += [(_caption(p, one), one.record) for p, one in zip(pair, ones, strict=True)]
+    texts = [(label, task.text(record)) for label, record in records]
+    if any(lines for _, lines in texts):  # they stand beside one picture with nothing on it
+      shown = [("input", draw_text(image, ()))]
+    else:
+      shown = [(label, task.draw(image, record)) for label, record in records]
     change = ones[-1].reward - ones[0].reward if len(ones) > 1 else math.nan
     heading = f"image {raw.get('image_id', ones[0].index)}"
-    cases.append(page.Case(heading, shown, change if math.isfinite(change) else None))
+    cases.append(page.Case(heading, shown, change if math.isfinite(change) else None, texts))
   return page.cases(cases)
 
 
