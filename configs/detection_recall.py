@@ -149,7 +149,7 @@ def paper(config: ConfigDict) -> None:
 
 def tiny(config: ConfigDict) -> None:
   """Every part of a run, in seconds."""
-  config.model.encoder.update(width=32, depth=1, num_heads=2, mlp_dim=32)
+  config.model.encoder.update(width=32, depth=1, num_heads=2, mlp_dim=32, conv_stem=False)
   config.model.decoder.update(width=32, depth=1, num_heads=2, mlp_dim=32)
   config.mle.update(steps=20, batch_size=8)
   config.mle.optim.warmup_steps = 4

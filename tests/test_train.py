@@ -98,8 +98,8 @@ def test_metrics(tiny_run):
   assert rows[3]["loss"] < rows[0]["loss"]
   assert max(row.get("log_prob_gap", 0) for row in rows) < 1e-4
   # Warmup to the peak in 4 steps, then a cosine over the other 16: step 5 is the fifth.
-  assert rows[0]["lr"] == pytest.approx(2e-3, rel=1e-5)
-  assert rows[3]["lr"] == pytest.approx(1e-3 * (1 + math.cos(math.pi * 15 / 16)), rel=1e-4)
+  assert rows[0]["lr"] == pytest.approx(1.5e-3, rel=1e-5)
+  assert rows[3]["lr"] == pytest.approx(0.75e-3 * (1 + math.cos(math.pi * 15 / 16)), rel=1e-4)
   assert {"time/sample", "time/score", "time/update"} <= set(rows[-1])
   assert [row["step"] for row in rows if "time/eval" in row] == [15]  # what follows step 10's
   with open(tiny_run / "metrics.csv") as file:
