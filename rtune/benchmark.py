@@ -1,0 +1,93 @@
+"""How fast this machine samples, scores, updates, reads and evaluates, beside the least it can be.
+
+python -m rtune.benchmark [decode|train|rewards|data|eval|step|all] [--config configs/NAME.py]
+
+Medians over repeats after a warm-up. A floor is what counted operations and bytes take at this
+machine's own measured matrix rate and memory bandwidth (rtune/planning/counts.py). What is timed is
+what training calls: the same functions, and all of their results.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from rtune import commands
+
+PARTS = ("decode", "train", "rewards", "data", "eval", "step")
+_BUSY = 0.1  # share of the cores that others may take before figures are called disturbed
+
+
+def main(args: Sequence[str]) -> int:
+  """The command; returns its exit code."""
+  parser = commands.Parser("rtune.benchmark", "Times the parts of a run beside their floors.")
+  add = parser.add_argument
+  add("part", nargs="?", default="all", choices=[*PARTS, "all"], help="default: all")
+  add("--config", default="configs/detection_recall.py", help="of train, data, eval, step")
+  add("--repeats", type=commands.positive, default=7, help="medians are over so many")
+  add("--sweep", action="store_true", help="how sampling grows with samples, length, image, batch")
+  add("--json", action="store_true", help="figures for machines, on standard output")
+  return commands.guarded(lambda: _command(parser.parse_args(args)))
+
+
+def _command(flags: argparse.Namespace) -> None:
+  from rtune import launch
+  from rtune.main import load_config
+
+  parts = PARTS if flags.part == "all" else (flags.part,)
+  needs_config = bool({"train", "data", "eval", "step"} & {*parts})
+  config = load_config(flags.config) if needs_config else None
+  launch.start()
+  from rtune import console
+  from rtune.benchmarks.machine import measure_machine
+  from rtune.benchmarks.row import as_table
+  from rtune.benchmarks.timing import Elsewhere
+
+  watch = Elsewhere()
+  machine = measure_machine("float32" if _on_cpu() else "bfloat16")
+  rates = f"{machine.flops / 1e9:.0f} GFLOP/s, {machine.bandwidth / 1e9:.1f} GB/s"
+  console.stage(f"this machine, measured: {rates}")
+  rows = _rows(parts, config, machine, flags)
+  busy = watch.share()
+  if busy is not None and busy > _BUSY:
+    console.warn(f"other processes took {100 * busy:.0f} % of the cores meanwhile: trust ratios")
+  if flags.json:
+    figures = [row.as_dict() for row in rows]
+    about = {"flops": machine.flops, "bandwidth": machine.bandwidth, "busy_elsewhere": busy}
+    print(json.dumps({"machine": about, "figures": figures}, indent=2))
+  else:
+    print(as_table(rows))
+
+
+def _on_cpu() -> bool:
+  import jax
+
+  return jax.default_backend() == "cpu"
+
+
+def _rows(parts: Sequence[str], config, machine, flags: argparse.Namespace) -> list:
+  from rtune import console
+  from rtune.benchmarks import decode, loop, rewards
+  from rtune.setup import prepare
+
+  rows, repeats = [], flags.repeats
+  ready = loop.make_loop(prepare(config)) if config is not None else None
+  run = {
+    "decode": lambda: decode.decode_rows(machine, repeats),
+    "train": lambda: loop.train_rows(ready, machine, repeats),
+    "rewards": lambda: rewards.reward_rows(repeats),
+    "data": lambda: loop.data_rows(ready, repeats),
+    "eval": lambda: loop.eval_rows(ready, machine, repeats),
+    "step": lambda: loop.step_rows(ready, machine, repeats),
+  }
+  for part in parts:
+    console.stage(part)
+    rows += run[part]()
+  if flags.sweep:
+    console.stage("sweep")
+    rows += decode.sweep_rows(machine, repeats)
+  return rows
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,241 @@
+"""How fast a config's own steps, data and evaluation are: the very functions that training calls.
+
+Dimension key: that of steps.py.
+"""
+
+import contextlib
+import itertools
+import statistics
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+
+from rtune import config as configs
+from rtune import sharding, steps
+from rtune.benchmarks.decode import sampling_floor
+from rtune.benchmarks.row import Row
+from rtune.data import loader
+from rtune.evaluate import evaluate, make_predict
+from rtune.logs import Clock
+from rtune.models import encoder_decoder
+from rtune.optim import make_optimizer
+from rtune.planning import counts
+from rtune.rewards.scoring import make_scoring
+from rtune.setup import Setup
+
+
+class Loop(NamedTuple):
+  """A config made real, with parameters of its own.
+
+  Attributes:
+    setup: what the config names.
+    params: random, on the devices.
+    model: for its sizes.
+    image_size: pixels of a side, as the task gives them.
+    length: tokens of an answer.
+  """
+
+  setup: Setup
+  params: Any
+  model: encoder_decoder.EncoderDecoder
+  image_size: int
+  length: int
+
+
+def make_loop(setup: Setup) -> Loop:
+  """Parameters for a config's model; nothing is read but one example."""
+  image = setup.task.example(setup.val[0], None)["image"]
+  images = jax.numpy.broadcast_to(image, (setup.mesh.size, *image.shape))
+  params = jax.jit(setup.policy.init)(jax.random.key(0), images)
+  actions = jax.eval_shape(setup.policy.mode, params, images)
+  vocab_size, length = len(params["decoder"]["LogitsDense"]["bias"]), actions.shape[1]
+  model = encoder_decoder.build(setup.config.model, vocab_size, length)
+  return Loop(setup, params, model, image.shape[0], length)
+
+
+def sizes_of(loop: Loop, batch: int, samples: int) -> counts.Sizes:
+  """What is counted for a step of this config, on one device."""
+  share = batch // loop.setup.mesh.size
+  return counts.Sizes(loop.model, loop.image_size, loop.length, share, samples)
+
+
+def train_rows(loop: Loop, machine: counts.Machine, repeats: int) -> list[Row]:
+  """Imitation steps on real batches, one after the other as in training."""
+  phase = loop.setup.config.mle
+  with train_batches(loop.setup, phase.batch_size) as batches:
+    seconds, waits = _run(loop, imitation(loop), batches, repeats)
+  floor = counts.floor(counts.training(sizes_of(loop, phase.batch_size, 1)), machine)
+  median, wait = statistics.median(seconds), statistics.median(waits)
+  note = f"waits for data {1e3 * wait:.1f} ms, {100 * wait / (wait + median):.1f} % of a step"
+  return [Row("train", "imitation step", median, phase.batch_size, "image", floor, note)]
+
+
+def data_rows(loop: Loop, repeats: int) -> list[Row]:
+  """Batches as the loader's threads make them, with nothing else to do."""
+  size = loop.setup.config.mle.batch_size
+  with train_batches(loop.setup, size) as batches:
+    ahead = 2 * loop.setup.config.data.prefetch + 1
+    for _ in range(ahead):
+      next(batches)
+    start = time.perf_counter()
+    for _ in range(repeats * ahead):
+      next(batches)
+    seconds = (time.perf_counter() - start) / (repeats * ahead)
+  return [Row("data", "batches, loader alone", seconds, size, "image")]
+
+
+def eval_rows(loop: Loop, machine: counts.Machine, repeats: int) -> list[Row]:
+  """Evaluation of a few batches with its metric, and the greedy decoding inside it."""
+  setup = loop.setup
+  size = min(setup.config.data.eval_batch_size, len(setup.val))
+  predict = make_predict(setup.task, setup.policy, setup.frozen)
+  reward = setup.config.reward
+  scoring = make_scoring(reward, setup.task, setup.frozen, setup.mesh) if reward.fn else None
+  number = min(2 * size, len(setup.val))
+  whole, decoding = [], []
+  batch = next(_eval_batches(setup))
+  for _ in range(repeats + 1):
+    start = time.perf_counter()
+    given = (loop.params, predict, setup.task, setup.val, setup.config.data, setup.mesh)
+    evaluate(*given, scoring, number)
+    whole.append(time.perf_counter() - start)
+    start = time.perf_counter()
+    jax.block_until_ready(predict(loop.params, batch))
+    decoding.append(time.perf_counter() - start)
+  sizes = sizes_of(loop, setup.config.data.eval_batch_size, 1)
+  once = sampling_floor(sizes, machine)
+  scored = counts.floor(counts.forward(sizes), machine)
+  floor = counts.Floor(once.seconds + scored.seconds, once.binds)
+  decode = statistics.median(decoding[1:])
+  full = statistics.median(whole[1:])
+  share = decode * number / size / full
+  note = f"decoding is {100 * share:.0f} % of it"
+  return [
+    Row("eval", "greedy decoding and scores of a batch", decode, size, "image", floor),
+    Row("eval", f"evaluation of {number} images", full, number, "image", note=note),
+  ]
+
+
+def step_rows(loop: Loop, machine: counts.Machine, repeats: int) -> list[Row]:
+  """A reward step by its parts: data, sample, score, update."""
+  setup, phase = loop.setup, loop.setup.config.reward
+  clock, laps = Clock(), []
+  state, step = tuning(loop, clock)
+  with train_batches(setup, phase.batch_size) as batches:
+    for _ in range(repeats + 2):
+      clock.take()
+      with clock("data"):
+        batch = on_devices(loop, next(batches))
+      with clock("update"):
+        state, metrics = step(state, batch)
+        jax.block_until_ready(metrics)
+      laps.append(clock.take())
+  laps = laps[2:]
+  sizes = sizes_of(loop, phase.batch_size, phase.num_samples)
+  floors = {
+    "sample": sampling_floor(sizes, machine),
+    "update": counts.floor(counts.training(sizes), machine),
+  }
+  total = statistics.median(sum(lap.values()) for lap in laps)
+  rows = []
+  for name in ("data", "sample", "score", "update"):
+    median = statistics.median(lap[name] for lap in laps)
+    share = f"{100 * median / total:.1f} % of a step"
+    answers = phase.batch_size * phase.num_samples
+    rows.append(
+      Row("step", f"reward step: {name}", median, answers, "answer", floors.get(name), share)
+    )
+  least = counts.Floor(sum(f.seconds for f in floors.values()), floors["sample"].binds)
+  rows.append(Row("step", "reward step, whole", total, phase.batch_size, "image", least))
+  return rows
+
+
+def _run(
+  loop: Loop, made: tuple[steps.State, steps.Step], batches: Iterator[Any], repeats: int
+) -> tuple[list[float], list[float]]:
+  """Seconds of each step and of the wait for its batch, as the loop of training has them."""
+  state, step = made
+  seconds, waits = [], []
+  for _ in range(repeats + 2):
+    start = time.perf_counter()
+    batch = on_devices(loop, next(batches))
+    waits.append(time.perf_counter() - start)
+    start = time.perf_counter()
+    state, metrics = step(state, batch)
+    jax.block_until_ready(metrics)
+    seconds.append(time.perf_counter() - start)
+  return seconds[2:], waits[2:]
+
+
+def imitation(loop: Loop) -> tuple[steps.State, steps.Step]:
+  """The state and the step of the phase mle."""
+  setup, phase = loop.setup, loop.setup.config.mle
+  state, optimizer, shardings = _state(loop, phase)
+  key = jax.random.key(0)
+  return state, steps.imitation_step(
+    setup.task, setup.policy, optimizer, phase, setup.frozen, key, shardings
+  )
+
+
+def tuning(loop: Loop, clock: Clock) -> tuple[steps.State, steps.Step]:
+  """The state and the step of the phase reward."""
+  setup, phase = loop.setup, loop.setup.config.reward
+  state, optimizer, shardings = _state(loop, phase)
+  scoring = make_scoring(phase, setup.task, setup.frozen, setup.mesh)
+  reference = loop.params if phase.kl else None
+  key = jax.random.key(0)
+  return state, steps.reward_step(
+    setup.task,
+    setup.policy,
+    optimizer,
+    phase,
+    setup.frozen,
+    key,
+    scoring,
+    reference,
+    clock,
+    shardings,
+  )
+
+
+def _state(loop: Loop, phase: configs.Imitate | configs.Reward):
+  setup = loop.setup
+  optimizer, _ = make_optimizer(phase.optim, phase.steps, loop.params, "optim")
+  strategy = "fsdp" if setup.config.shard_parameters else "replicate"
+  shapes = jax.eval_shape(lambda p: steps.init_state(p, optimizer), loop.params)
+  shardings = sharding.param_shardings(setup.mesh, shapes, strategy)
+  init = jax.jit(lambda p: steps.init_state(p, optimizer), out_shardings=shardings)
+  return init(loop.params), optimizer, shardings
+
+
+@contextlib.contextmanager
+def train_batches(setup: Setup, size: int) -> Iterator[Iterator[dict]]:
+  """Batches as a phase of imitation reads them."""
+  data = setup.config.data
+  batches = loader.train_batches(
+    setup.train,
+    setup.task.example,
+    batch_size=size,
+    seed=0,
+    num_threads=data.threads,
+    prefetch=data.prefetch,
+  )
+  with contextlib.closing(batches):
+    yield batches
+
+
+def on_devices(loop: Loop, batch: Any) -> dict[str, jax.Array]:
+  """A batch where steps want it."""
+  return sharding.put_batch(loop.setup.mesh, batch)
+
+
+def _eval_batches(setup: Setup) -> Iterator[dict]:
+  data = setup.config.data
+  batches = loader.eval_batches(
+    setup.val, setup.task.example, batch_size=data.eval_batch_size, num_threads=1, prefetch=0
+  )
+  with contextlib.closing(batches):
+    for batch in itertools.islice(batches, 1):
+      yield sharding.put_batch(setup.mesh, batch.features)

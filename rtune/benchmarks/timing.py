@@ -1,0 +1,64 @@
+"""Medians over repeats after a warm-up, and what else the machine was doing meanwhile."""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+
+class Timed(NamedTuple):
+  """Seconds of each repeat of each call; `busy_elsewhere` as of `elsewhere`."""
+
+  seconds: Mapping[str, Sequence[float]]
+  busy_elsewhere: float | None
+
+  def median(self, name: str) -> float:
+    return statistics.median(self.seconds[name])
+
+  def ratio(self, slow: str, fast: str) -> float:
+    """How many times as long `slow` takes: the median over repeats, each against its neighbor."""
+    pairs = zip(self.seconds[slow], self.seconds[fast], strict=True)
+    return statistics.median(a / b for a, b in pairs)
+
+
+def interleaved(calls: Mapping[str, Callable[[], Any]], repeats: int) -> Timed:
+  """Times calls in turns, so that what else goes on disturbs all alike; the first turn warms up."""
+  seconds: dict[str, list[float]] = {name: [] for name in calls}
+  for call in calls.values():
+    jax.block_until_ready(call())
+  watch = Elsewhere()
+  for _ in range(repeats):
+    for name, call in calls.items():
+      start = time.perf_counter()
+      jax.block_until_ready(call())
+      seconds[name].append(time.perf_counter() - start)
+  return Timed(seconds, watch.share())
+
+
+class Elsewhere:
+  """How much of this machine's CPU time other processes take, from now on."""
+
+  def __init__(self):
+    self._start = self._read()
+
+  def share(self) -> float | None:
+    """Their share of all cores since the start; None where the system does not say."""
+    now = self._read()
+    if self._start is None or now is None:
+      return None
+    wall, busy, own = (b - a for a, b in zip(self._start, now, strict=True))
+    return max(0.0, busy - own) / (wall * (os.cpu_count() or 1)) if wall > 0 else 0.0
+
+  @staticmethod
+  def _read() -> tuple[float, float, float] | None:
+    """Wall seconds, busy seconds of all cores, seconds of this process."""
+    try:
+      with open("/proc/stat") as file:
+        ticks = [int(field) for field in file.readline().split()[1:9]]
+    except (OSError, ValueError):
+      return None
+    busy = (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+    return time.monotonic(), busy, time.process_time()
