@@ -129,7 +129,7 @@ def reward_step(
 
   mode = jax.jit(policy.mode)
   update = jax.jit(
-    _reward_update(task, policy, optimizer, phase, scoring),
+    reward_update(task, policy, optimizer, phase, scoring),
     donate_argnums=0,
     out_shardings=(shardings, None),
   )
@@ -169,7 +169,7 @@ def _join(slices: Sequence[Any]) -> Any:
   return jax.tree.map(lambda *x: jnp.stack(x, axis=1).reshape(-1, *x[0].shape[1:]), *slices)
 
 
-def _reward_update(task, policy, optimizer, phase: config.Reward, scoring: Scoring):
+def reward_update(task, policy, optimizer, phase: config.Reward, scoring: Scoring):
   """The part of a reward step with gradients."""
   credit_L = task.credit()
 
