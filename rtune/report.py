@@ -77,6 +77,8 @@ def _check_comparable(run: Restored, other: Restored) -> None:
   ours, theirs = (getattr(r.task, "category_ids", type(r.task)) for r in (run, other))
   if ours != theirs:
     raise UsageError(f"--compare {other.folder}: its classes are not those of {run.folder}.")
+  if getattr(run.task, "digest", "") != getattr(other.task, "digest", ""):
+    raise UsageError(f"--compare {other.folder}: its words are not those of {run.folder}.")
   if not restore.finished(other):
     raise UsageError(f"--compare {other.folder}: no phase of it is finished.")
 
