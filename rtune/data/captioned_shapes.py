@@ -57,9 +57,9 @@ class CaptionedShapes:
       self.largest,
     )
 
-  def references(self) -> list[tuple[str, ...]]:
-    """The captions of the first thousands of scenes: those of all would take long."""
-    return [self[index]["captions"] for index in range(min(self.num, _COUNTED))]
+  def references(self, limit: int = 0) -> list[tuple[str, ...]]:
+    """The captions of the first `limit` scenes; 0: of thousands, as all would take long."""
+    return [self[index]["captions"] for index in range(min(self.num, limit or _COUNTED))]
 
   def __len__(self) -> int:
     return self.num

@@ -69,9 +69,9 @@ class CocoCaptions:
     self._captions = [captions[row] for row in keep]
     self.warnings = report.warnings()
 
-  def references(self) -> list[tuple[str, ...]]:
-    """The captions of every image."""
-    return list(self._captions)
+  def references(self, limit: int = 0) -> list[tuple[str, ...]]:
+    """The captions of the first `limit` images; 0: of all."""
+    return self._captions[: limit or len(self)]
 
   def __len__(self) -> int:
     return len(self._paths)

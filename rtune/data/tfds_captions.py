@@ -55,9 +55,15 @@ class TfdsCaptions:
         f"others with `captions` and `text`. It has {', '.join([*tree, *known])}."
       )
 
-  def references(self) -> list[tuple[str, ...]]:
-    """The captions of every image; TFDS keeps them beside the pixels, so all is read once."""
-    return [self._texts(self._records[index]) for index in range(len(self))]
+  def references(self, limit: int = 0) -> list[tuple[str, ...]]:
+    """The captions of the first `limit` images; 0: of all.
+
+    TFDS keeps them beside the pixels, so all of that is read.
+    """
+    return [
+      self._texts(index, self._records[index])
+      for index in range(min(limit or len(self), len(self)))
+    ]
 
   def __len__(self) -> int:
     return len(self._records)
@@ -68,15 +74,14 @@ class TfdsCaptions:
       raise IndexError(f"image {index} of {len(self)}")
     record = self._records[index]
     image_id = record.get("image/id", index)
-    captions = self._texts(record)
-    if not captions:
-      raise DataError(f"{self._name}, image {index}, has no caption; take it out of the split.")
     return {
       "image": decode_image(record["image"], f"{self._name}, image {index}"),
       "image_id": int(image_id) if isinstance(image_id, (int, np.integer)) else index,
-      "captions": captions,
+      "captions": self._texts(index, record),
     }
 
-  def _texts(self, record: Any) -> tuple[str, ...]:
+  def _texts(self, index: int, record: Any) -> tuple[str, ...]:
     texts = record[self._captions][self._text]
+    if not len(texts):
+      raise DataError(f"{self._name}, image {index}, has no caption; take it out of the split.")
     return tuple(t.decode(errors="replace") if isinstance(t, bytes) else str(t) for t in texts)

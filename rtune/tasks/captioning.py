@@ -33,6 +33,7 @@ from rtune.text.corpus import UNKNOWN_ID, Corpus, build_corpus, load_corpus
 from rtune.text.sentence_pieces import SentencePieces, load_pieces
 
 ENDING = Ending(token=0)
+_CHECKED = 1000  # images whose captions are compared with a corpus of others
 _CORPUS, _PIECES = "corpus.npz", "sentence_piece.model"  # in a workdir
 
 
@@ -77,9 +78,10 @@ class Captioning:
   def bind(self, source: Source) -> "Captioning":
     if not hasattr(source, "references"):
       raise UsageError(
-        f"{type(source).__name__} has no captions; captioning needs a source with references()."
+        f"{type(source).__name__} has no captions: captioning needs a source with references()."
       )
-    references = source.references()
+    # With a corpus there is little to find out, and some sources must read all of their images.
+    references = source.references(_CHECKED if self.corpus else 0)
     if self.corpus:
       corpus, where = load_corpus(self.corpus), f"config.task.args.corpus, {self.corpus},"
     else:

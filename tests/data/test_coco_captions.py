@@ -47,6 +47,7 @@ def test_examples(tmp_path, data):
   assert first["captions"] == ("A dog.", "the dog")
   assert second["captions"] == (" Zwei Hunde \U0001f600\0 ",)
   assert source.references() == [first["captions"], second["captions"]]
+  assert source.references(1) == [first["captions"]]
   for index in (-1, 2):
     with pytest.raises(IndexError):
       source[index]

@@ -38,8 +38,8 @@ class Captions:
     image = np.full((8, 12, 3), 100 + index, np.uint8)
     return {"image": image, "image_id": 40 + index, "captions": self.captions[index]}
 
-  def references(self):
-    return list(self.captions)
+  def references(self, limit=0):
+    return list(self.captions[: limit or None])
 
 
 @pytest.fixture
