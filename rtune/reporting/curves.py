@@ -97,6 +97,8 @@ def _reward_charts(branches: Sequence[Branch], names: Mapping[str, None]) -> lis
   prefix = "reward/"
   parts = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
   parts = {part: prefix + part for part in parts if part not in _SPREAD}
+  # Beside a length shares would lie flat; the length of answers has a chart of its own.
+  parts.pop("length", None)
   spread = {word: f"{prefix}{word}" for word in ("max", "mean", "std", "min")}
   first = {"sampled, training images": "reward/mean", "greedy, validation": "val/reward"}
   return [
