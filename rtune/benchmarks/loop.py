@@ -22,7 +22,7 @@ from rtune.logs import Clock
 from rtune.models import encoder_decoder
 from rtune.optim import make_optimizer
 from rtune.planning import counts
-from rtune.rewards.scoring import make_scoring
+from rtune.rewards.scoring import make_lesson, make_scoring
 from rtune.setup import Setup
 
 
@@ -66,7 +66,8 @@ def train_rows(loop: Loop, machine: counts.Machine, repeats: int) -> list[Row]:
   phase = loop.setup.config.mle
   with train_batches(loop.setup, phase.batch_size) as batches:
     seconds, waits = _run(loop, imitation(loop), batches, repeats)
-  floor = counts.floor(counts.training(sizes_of(loop, phase.batch_size, 1)), machine)
+  answers = 2 if phase.supervised.fn else 1  # the truth, and mistakes to learn from
+  floor = counts.floor(counts.training(sizes_of(loop, phase.batch_size, answers)), machine)
   median, wait = statistics.median(seconds), statistics.median(waits)
   note = f"waits for data {1e3 * wait:.1f} ms, {100 * wait / (wait + median):.1f} % of a step"
   return [Row("train", "imitation step", median, phase.batch_size, "image", floor, note)]
@@ -174,8 +175,9 @@ def imitation(loop: Loop) -> tuple[steps.State, steps.Step]:
   setup, phase = loop.setup, loop.setup.config.mle
   state, optimizer, shardings = _state(loop, phase)
   key = jax.random.key(0)
+  lesson = make_lesson(phase, setup.task, setup.frozen)
   return state, steps.imitation_step(
-    setup.task, setup.policy, optimizer, phase, setup.frozen, key, shardings
+    setup.task, setup.policy, optimizer, phase, setup.frozen, key, shardings, lesson
   )
 
 

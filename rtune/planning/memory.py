@@ -1,0 +1,97 @@
+"""How much memory an update takes on one device, by a formula; see docs/memory.md.
+
+Dimension key: that of counts.py, and
+  P: parameters
+"""
+
+from typing import NamedTuple
+
+from rtune.planning import counts
+from rtune.planning.counts import Sizes
+
+_MOMENTS = {"adam": 8.0, "adafactor": 2.0, "sgd": 2.0}  # bytes a parameter
+
+
+class Memory(NamedTuple):
+  """Bytes on one device.
+
+  Attributes:
+    state: parameters and the optimizer's moments.
+    gradients: of all parameters, whole whatever is sharded; two of them while accumulating.
+    kept: activations that wait for the backward pass.
+    live: the largest of what a layer, or the loss, needs while its turn comes.
+  """
+
+  state: float
+  gradients: float
+  kept: float
+  live: float
+
+  @property
+  def total(self) -> float:
+    return sum(self)
+
+
+def update_memory(
+  sizes: Sizes,
+  optimizer: str,
+  *,
+  remat: bool,
+  accumulate: int = 1,
+  shards: int = 1,
+) -> Memory:
+  """Bytes of one update.
+
+  Args:
+    sizes: of the batch of one device, before it is split for accumulation.
+    optimizer: the name in the config.
+    remat: recompute layers in the backward pass.
+    accumulate: parts of the batch, one after the other.
+    shards: devices that parameters and moments are spread over.
+  """
+  weights = counts.encoder_weights(sizes) + counts.memory_weights(sizes)
+  weights += counts.token_weights(sizes)
+  part = sizes._replace(batch=max(sizes.batch // accumulate, 1))
+  encoder, decoder = _encoder_layer(part), _decoder_layer(part)
+  depths = part.model.encoder.depth, part.model.decoder.depth
+  # The logits, their softmax and their gradient, in float32.
+  tokens = part.batch * part.samples * part.length
+  loss = 3 * 4 * tokens * part.model.decoder.vocab_size
+  if remat:
+    kept = depths[0] * encoder.input + depths[1] * decoder.input
+    live = max(encoder.inside, decoder.inside, loss)
+  else:
+    kept = depths[0] * encoder.saved + depths[1] * decoder.saved
+    live = max(encoder.inside - encoder.saved, decoder.inside - decoder.saved, loss)
+  gradients = 4 * weights * (2 if accumulate > 1 else 1)
+  return Memory(weights * (4 + _MOMENTS[optimizer]) / shards, gradients, kept, live)
+
+
+class _Layer(NamedTuple):
+  """Bytes: its input, what it saves for its backward pass, the most that it holds at once."""
+
+  input: float
+  saved: float
+  inside: float
+
+
+def _encoder_layer(sizes: Sizes) -> _Layer:
+  part, tokens = sizes.model.encoder, sizes.batch * sizes.memory_tokens
+  wide, item = tokens * part.width, sizes.itemsize
+  scores = sizes.batch * part.num_heads * sizes.memory_tokens**2
+  # Inputs and results of both norms, query, key, value, answer; the MLP before and after GELU.
+  saved = item * (8 * wide + 2 * tokens * part.mlp_dim) + item * scores
+  return _Layer(item * wide, saved, saved + 2 * item * scores + item * tokens * part.mlp_dim)
+
+
+def _decoder_layer(sizes: Sizes) -> _Layer:
+  part, tokens = sizes.model.decoder, sizes.batch * sizes.samples * sizes.length
+  wide, item = tokens * part.width, sizes.itemsize
+  itself = sizes.batch * sizes.samples * part.num_heads * sizes.length**2
+  cross = tokens * part.num_heads * sizes.memory_tokens
+  memory = 2 * sizes.batch * sizes.memory_tokens * part.width
+  # Scores are float32 until softmax; its result is kept in the type of compute as well.
+  scores = (4 + (item if item < 4 else 0)) * (itself + cross)
+  saved = item * (12 * wide + 2 * tokens * part.mlp_dim + memory) + scores
+  larger = max(itself, cross)
+  return _Layer(item * wide, saved, saved + 2 * 4 * larger + item * tokens * part.mlp_dim)

@@ -1,0 +1,202 @@
+"""The programs of a config's phases, compiled for devices that need not be there.
+
+Nothing is read and nothing is computed: shapes go in, compiled programs come out. The steps are
+those that training runs.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from rtune import config as configs
+from rtune import parts, sharding, steps
+from rtune.errors import DataError, UsageError
+from rtune.models.encoder_decoder import EncoderDecoder, build
+from rtune.optim import make_optimizer
+from rtune.planning.counts import Sizes
+from rtune.policies.policy import Policy
+from rtune.rewards.scoring import Scores, make_lesson, make_scoring
+from rtune.tasks.task import Task
+
+
+class Blueprint(NamedTuple):
+  """A config for a mesh, as shapes.
+
+  Attributes:
+    config: with the type of compute settled.
+    params: shapes, without devices.
+    example: shapes of one example's features.
+    model: for its sizes.
+  """
+
+  config: configs.Config
+  task: Task
+  policy: Policy
+  params: Any
+  example: dict[str, jax.ShapeDtypeStruct]
+  model: EncoderDecoder
+  image_size: int
+  length: int
+
+
+class Program(NamedTuple):
+  """A compiled program, on one device.
+
+  Attributes:
+    memory: bytes of arguments, results and temporaries at once.
+    collectives: number of operations between devices, those in loops once.
+    collective_bytes: what they give, those in loops once.
+  """
+
+  name: str
+  memory: float
+  collectives: int
+  collective_bytes: float
+
+
+def make_blueprint(config: configs.Config, num_classes: int) -> Blueprint:
+  """What a config builds. Where its data cannot be opened here, a detector gets `num_classes`.
+
+  Raises:
+    UsageError: the task needs its data to know its vocabulary.
+  """
+  dtype = "bfloat16" if config.model.dtype == "auto" else config.model.dtype
+  config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype))
+  task = _task(config, num_classes)
+  policy = task.policy(config.model)
+  features = task.example(task.unlabeled(np.zeros((64, 64, 3), np.uint8), 0), None)
+  example = {name: _shape(value) for name, value in features.items()}
+  images = jax.ShapeDtypeStruct((1, *example["image"].shape), example["image"].dtype)
+  params = jax.eval_shape(policy.init, jax.random.key(0), images)
+  length = jax.eval_shape(policy.mode, params, images).shape[1]
+  vocab_size = params["decoder"]["LogitsDense"]["bias"].shape[0]
+  model = build(config.model, vocab_size, length)
+  return Blueprint(config, task, policy, params, example, model, example["image"].shape[0], length)
+
+
+def _task(config: configs.Config, num_classes: int) -> Task:
+  task = parts.build(config.task, "task")
+  try:
+    return task.bind(parts.build(config.data.train, "data.train"))
+  except (DataError, UsageError, ImportError) as error:
+    names = {field.name for field in dataclasses.fields(task)}
+    if "classes" not in names:
+      raise UsageError(f"the plan needs the data of this task: {error}") from error
+    if task.classes:
+      return task
+    classes = tuple(f"class {index}" for index in range(num_classes))
+    return dataclasses.replace(task, classes=classes, category_ids=tuple(range(num_classes)))
+
+
+def sizes_of(blueprint: Blueprint, phase: str, devices: int) -> Sizes:
+  """What one device has to do in a step of a phase."""
+  setting = getattr(blueprint.config, phase)
+  samples = setting.num_samples if phase == "reward" else 2 if setting.supervised.fn else 1
+  share = setting.batch_size // devices
+  return Sizes(blueprint.model, blueprint.image_size, blueprint.length, share, samples)
+
+
+def compile_phase(blueprint: Blueprint, phase: str, mesh: Mesh) -> Iterator[Program]:
+  """Compiles the programs of a step, one after the other."""
+  setting = getattr(blueprint.config, phase)
+  sharding.check_divisible(setting.batch_size, mesh, setting.accumulate, f"{phase}.batch_size")
+  optimizer, _ = make_optimizer(setting.optim, setting.steps, blueprint.params, f"{phase}.optim")
+  shapes = jax.eval_shape(lambda p: steps.init_state(p, optimizer), blueprint.params)
+  strategy = "fsdp" if blueprint.config.shard_parameters else "replicate"
+  shardings = sharding.param_shardings(mesh, shapes, strategy)
+  state = jax.tree.map(_placed, shapes, shardings)
+  across = sharding.batch_sharding(mesh)
+  batch = {
+    name: jax.ShapeDtypeStruct((setting.batch_size, *x.shape), x.dtype, sharding=across)
+    for name, x in blueprint.example.items()
+  }
+  if phase == "reward":
+    yield from _compile_reward(blueprint, optimizer, state, batch, shardings, mesh)
+    return
+  task, key = blueprint.task, jax.random.key(0)
+  lesson = make_lesson(setting, task, {})
+  step = steps.imitation_step(
+    task, blueprint.policy, optimizer, setting, {}, key, shardings, lesson
+  )
+  yield _program("update", step.lower(state, batch).compile())
+
+
+def _compile_reward(blueprint, optimizer, state, batch, shardings, mesh) -> Iterator[Program]:
+  """Sampling, scoring where it is done on the device, and the update."""
+  task, policy, setting = blueprint.task, blueprint.policy, blueprint.config.reward
+  scoring = make_scoring(setting, task, {}, mesh)
+  across = sharding.batch_sharding(mesh)
+
+  @jax.jit
+  def sample(params, step, images):
+    key = jax.random.fold_in(jax.random.key(0), step)
+    return policy.sample(params, images, key, setting.num_samples)
+
+  given = state.params, state.step, batch["image"]
+  yield _program("sample", sample.lower(*given).compile())
+
+  def spread(tree):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=across), tree)
+
+  sampled = spread(jax.eval_shape(sample, *given))
+  shape = (setting.batch_size, setting.num_samples)
+  if hasattr(scoring.score, "lower"):
+    yield _program("score", scoring.score.lower(sampled.actions, batch).compile())
+    scores = spread(jax.eval_shape(scoring.score, sampled.actions, batch))
+  else:
+    scores = spread(Scores(jax.ShapeDtypeStruct(shape, jnp.float32), _bool(shape), {}))
+  greedy = jax.ShapeDtypeStruct(shape[:1], jnp.float32, sharding=across)
+  update = jax.jit(
+    steps.reward_update(task, policy, optimizer, setting, scoring),
+    donate_argnums=0,
+    out_shardings=(shardings, None),
+  )
+  reference = state.params if setting.kl else None
+  greedy = greedy if setting.baseline == "greedy" else None
+  lowered = update.lower(state, batch, sampled, scores, greedy, reference)
+  yield _program("update", lowered.compile())
+
+
+def _bool(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(shape, jnp.bool_)
+
+
+def _shape(value: Any) -> jax.ShapeDtypeStruct:
+  array = np.asarray(value)
+  return jax.ShapeDtypeStruct(array.shape, jax.dtypes.canonicalize_dtype(array.dtype))
+
+
+def _placed(shape: jax.ShapeDtypeStruct, where: Any) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=where)
+
+
+def _program(name: str, compiled: Any) -> Program:
+  stats = compiled.memory_analysis()
+  memory = stats.argument_size_in_bytes + stats.output_size_in_bytes + stats.temp_size_in_bytes
+  memory += stats.generated_code_size_in_bytes - stats.alias_size_in_bytes
+  return Program(name, memory, *collectives(compiled.as_text()))
+
+
+_COLLECTIVE = re.compile(
+  r"^ *(?:ROOT )?%?[\w.-]+ = (?P<result>.*?) "
+  r"(?:all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(",
+  re.MULTILINE,
+)
+_ARRAY = re.compile(r"(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
+
+
+def collectives(hlo: str) -> tuple[int, float]:
+  """Number of operations between devices in a program's text, and the bytes of their results."""
+  number, total = 0, 0.0
+  for match in _COLLECTIVE.finditer(hlo):
+    number += 1
+    for _, bits, dimensions in _ARRAY.findall(match["result"]):
+      elements = np.prod([int(d) for d in dimensions.split(",") if d], dtype=float)
+      total += elements * int(bits or 8) / 8
+  return number, total

@@ -1,0 +1,113 @@
+"""What a config needs elsewhere: counted everywhere, compiled where a compiler is."""
+
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from rtune import plan
+from rtune.errors import UsageError
+from rtune.main import load_config
+from rtune.planning import chips, memory, programs, table
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+RECALL = str(ROOT / "configs" / "detection_recall.py")
+
+
+@pytest.fixture(scope="module")
+def paper():
+  return programs.make_blueprint(load_config(f"{RECALL}:paper"), 80)
+
+
+def test_topologies():
+  assert chips.parse_topology("v5e:16x16").number == 256
+  assert chips.parse_topology("v5p:4x4x4").number == 64
+  assert chips.parse_topology("h100:8") == ("h100:8", chips.CHIPS["h100"], 8)
+  for wrong in ("v9:2x2", "v5e", "v5e:0x2", "v5e:axb", "h100:"):
+    with pytest.raises(UsageError, match=wrong.partition(":")[0]):
+      chips.parse_topology(wrong)
+
+
+def test_a_detector_without_its_data(paper):
+  assert len(paper.task.classes) == 80
+  assert paper.length == 600
+  assert paper.model.decoder.vocab_size == 3 + 1001 + 80
+  assert paper.config.model.dtype == "bfloat16"
+  assert paper.example["image"].shape == (1280, 1280, 3)
+
+
+def test_the_paper_counted(paper):
+  sizes = programs.sizes_of(paper, "reward", 256)
+  assert (sizes.batch, sizes.samples, sizes.memory_tokens) == (1, 2, 6400)
+  text = table.of_phase(paper, "reward", chips.parse_topology("h100:256"), None)
+  assert "100000 steps" in text
+  assert [line.split()[1] for line in text.splitlines()[2:4]] == ["sample", "update"]
+
+
+def test_memory_grows_with_what_it_is_made_of(paper):
+  sizes = programs.sizes_of(paper, "reward", 32)
+  plain = memory.update_memory(sizes, "adafactor", remat=False)
+  remat = memory.update_memory(sizes, "adafactor", remat=True)
+  assert remat.kept < plain.kept / 10
+  parts = memory.update_memory(sizes, "adafactor", remat=True, accumulate=8)
+  assert parts.kept == pytest.approx(remat.kept / 8)
+  assert parts.gradients == 2 * remat.gradients
+  spread = memory.update_memory(sizes, "adafactor", remat=True, shards=32)
+  assert spread.state == pytest.approx(remat.state / 32)
+  adam = memory.update_memory(sizes, "adam", remat=True)
+  assert adam.state == 2 * remat.state
+
+
+def test_advice_names_a_setting_with_which_it_fits():
+  changed = [("model.remat", "false"), ("shard_parameters", "false")]
+  config = load_config(f"{RECALL}:paper", changed)
+  blueprint = programs.make_blueprint(config, 80)
+  small = chips.parse_topology("v5e:16x16")
+  text = table.advice(blueprint, "mle", small, None, 0.95)
+  assert "model.remat=true" in text
+  better = programs.make_blueprint(load_config(f"{RECALL}:paper", changed[1:]), 80)
+  assert table.advice(better, "mle", small, None, 0.95) == ""
+
+
+def test_collectives_of_a_program():
+  text = """
+  %add.1 = f32[8]{0} add(%a, %b)
+  %all-reduce.1 = f32[10,20]{1,0:T(8,128)} all-reduce(%add.1), replica_groups={}
+  ROOT %all-reduce.2 = (f32[4]{0}, /*index=1*/bf16[6]{0}) all-reduce(%x, %y), to_apply=%sum
+  %all-gather-start.3 = (s32[1]{0}, s32[4]{0}) all-gather-start(%z), dimensions={0}
+  %fusion = f32[3]{0} fusion(%all-reduce.1), kind=kLoop
+  """
+  assert programs.collectives(text) == (3, 800 + 16 + 12 + 4 + 16)
+
+
+def test_command_counts_for_gpus(capsys):
+  assert plan.main(["--config", f"{RECALL}:tiny", "--topology", "h100:2"]) == 0
+  told = capsys.readouterr().out
+  for text in ("mle: update", "reward: sample", "reward: update", "device-hours", "formulas"):
+    assert text in told
+
+
+def test_mistakes(capsys):
+  config = ["--config", f"{RECALL}:tiny"]
+  assert plan.main([*config, "--topology", "abacus:3"]) == 2
+  assert plan.main([*config, "--topology", "h100:3"]) == 2
+  assert "use a multiple of 3" in capsys.readouterr().err
+  assert plan.main([*config, "--topology", "h100:2", "--config.nothing=1"]) == 2
+  assert plan.main([*config, "--topology", "h100:2", "--verbose"]) == 2
+  assert "--verbose" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_paper_compiles_for_a_pod_and_fits():
+  if importlib.util.find_spec("libtpu") is None:
+    pytest.skip("needs the compiler for TPUs: pip install 'rtune[tpu]'")
+  command = [sys.executable, "-m", "rtune.plan", "--config", f"{RECALL}:paper"]
+  done = subprocess.run(
+    [*command, "--topology", "v5e:16x16"], capture_output=True, text=True, check=False, cwd=ROOT
+  )
+  assert done.returncode == 0, done.stderr
+  assert "does not fit" not in done.stdout
+  assert "reward: update" in done.stdout
