@@ -53,7 +53,7 @@ def test_every_variant_parses(path, variant):
 def test_a_config_opens_with_its_command_and_names_its_variants(path):
   text = path.read_text()
   assert f"python -m rtune.main --config configs/{path.name} " in text.split('"""')[1]
-  assert tuple(parts.resolve(f"{path}:VARIANTS")) == VARIANTS
+  assert set(VARIANTS) <= set(parts.resolve(f"{path}:VARIANTS"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=ids)
