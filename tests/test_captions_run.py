@@ -215,3 +215,25 @@ def test_photographs_with_captions(shared_data, tmp_path):
   results = train.run(config, str(tmp_path))
   assert {"val/CIDEr", "val/reward"} <= set(results["reward"])
   assert [row["skipped"] for row in read_metrics(tmp_path)] == [0] * 5
+
+
+def test_pieces_are_tuned_by_the_reward_on_strings(tmp_path):
+  sentencepiece = pytest.importorskip("sentencepiece", reason="needs the extra rtune[pieces]")
+  texts = [text for own in CaptionedShapes("train", 200, 48).references() for text in own]
+  sentencepiece.SentencePieceTrainer.train(
+    sentence_iterator=iter(texts),
+    model_prefix=str(tmp_path / "pieces"),
+    vocab_size=120,
+    minloglevel=2,
+  )
+  pieces = {"task__args__sentence_piece": tmp_path / "pieces.model", "mle__steps": 10}
+  rest = {"reward__steps": 3, "reward__optim__warmup_steps": 1, "eval_every": 0, "log_every": 1}
+  with pytest.raises(UsageError, match="cider_d_of_pieces"):
+    train.run(load(**pieces, **rest, tensorboard=False), str(tmp_path / "run"))
+  fn = {"reward__fn": "rtune.rewards.text:cider_d_of_pieces"}
+  results = train.run(load(**pieces, **rest, **fn, tensorboard=False), str(tmp_path / "run"))
+  assert {"val/CIDEr", "val/reward"} <= set(results["reward"])
+  assert "reward/ended" in read_metrics(tmp_path / "run")[-1]
+  (tmp_path / "pieces.model").unlink()  # it has travelled with the workdir
+  restored = restore.restore(tmp_path / "run")
+  assert restored.task.pieces.vocab_size == 121

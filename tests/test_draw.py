@@ -236,3 +236,24 @@ class TestSideBySide:
       draw.side_by_side([picture()], captions)
     with pytest.raises(ValueError, match="0 images"):
       draw.side_by_side([], captions)
+
+
+def test_text_stands_below_and_leaves_the_picture_alone():
+  image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+  plain = draw.draw_text(image, ())
+  assert plain.shape == (260, 390, 3)
+  np.testing.assert_array_equal(plain[::13, ::13], image)
+  heights = []
+  for lines in (("a dog",), ("a dog", "a cat"), ("a dog on the grass near a wall " * 4,)):
+    drawn = draw.draw_text(image, lines)
+    np.testing.assert_array_equal(drawn[:260], plain)
+    assert (drawn[260:] < 100).any() and (drawn[-1] == 255).all()
+    heights.append(len(drawn))
+  assert 260 < heights[0] < heights[1] < heights[2]
+
+
+def test_any_text_can_be_drawn():
+  image = np.zeros((400, 300, 3), np.uint8)
+  odd = ("", "\0", "\U0001f600 \u202e \ud800", "x" * 5000, "word " * 5000)
+  drawn = draw.draw_text(image, odd)
+  assert drawn.shape[1] == 300 and len(drawn) > 1000
