@@ -87,7 +87,12 @@ def coco_json(config: ConfigDict) -> None:
 
 
 def paper(config: ConfigDict) -> None:
-  """2302.08242, section on captioning. H: read in a primary source; M, L: from memory, unsure."""
+  """2302.08242, section on captioning. H: read in a primary source; M, L: from memory, unsure.
+
+  ViT-L: --config.model.encoder.variant=L. Pieces instead of words, as the paper has them:
+  --config.task.args.sentence_piece=YOURS.model
+  --config.reward.fn=rtune.rewards.text:cider_d_of_pieces
+  """
   config.task.args = {
     "image_size": 512,  # L: the resolution is not known to us
     "length": 32,  # L: at most 32 tokens
