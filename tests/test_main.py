@@ -144,7 +144,10 @@ def test_broken_config_file_is_named_with_the_line(fails, write, text, words):
   [
     ("nowhere/mine.py", "nowhere/mine.py: no such file"),
     ("nowhere.mine", "No module named 'nowhere'"),
-    (f"{CONFIG}:huge", "'huge'; behind the colon may stand: control, coco_json, paper, tiny"),
+    (
+      f"{CONFIG}:huge",
+      "'huge'; behind the colon may stand: control, coco_json, scenes, paper, tiny",
+    ),
   ],
 )
 def test_missing_config_file_or_variant(fails, name, words):
@@ -263,7 +266,7 @@ def test_unknown_key_is_answered_before_anything_heavy(tmp_path):
     ("init_from=nowhere/weights.safetensors", "nowhere/weights.safetensors does not exist"),
     ("encoder_init=nowhere/vit.npz", "config.encoder_init: nowhere/vit.npz does not exist"),
     ("warm_start=nowhere", "config.warm_start: nowhere does not exist"),
-    ("mle.mistakes.fn=rtune.tasks.mistakes:boxes", "config.mle.supervised need each other"),
+    ("mle.mistakes.fn=", "config.mle.supervised need each other"),
     ("phases=('reward',)", "add 'mle' to config.phases, or set config.init_from"),
   ],
 )
