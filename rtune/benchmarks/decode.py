@@ -89,6 +89,8 @@ def decode_rows(machine: counts.Machine, repeats: int) -> list[Row]:
   tokens = STANDARD.batch * STANDARD.samples * STANDARD.length
   title = f"{STANDARD.batch} images x {STANDARD.samples} samples x {STANDARD.length} tokens"
   note = f"{timed.ratio('plain', 'ours'):.2f} x as fast as the plain one"
+  if jax.default_backend() == "cpu":
+    note += f", {timed.cpu_ratio('plain', 'ours'):.2f} x by CPU seconds"
   return [
     Row("decode", f"sampling, {title}", timed.median("ours"), tokens, "token", floor, note),
     Row("decode", "plain cached sampler", timed.median("plain"), tokens, "token"),

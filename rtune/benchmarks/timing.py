@@ -10,32 +10,44 @@ import jax
 
 
 class Timed(NamedTuple):
-  """Seconds of each repeat of each call; `busy_elsewhere` as of `elsewhere`."""
+  """Of each repeat of each call the seconds, and the CPU seconds of this process.
+
+  CPU seconds say what a call costs on a machine that others use too; threads that wait for each
+  other may count.
+  """
 
   seconds: Mapping[str, Sequence[float]]
-  busy_elsewhere: float | None
+  cpu_seconds: Mapping[str, Sequence[float]]
 
   def median(self, name: str) -> float:
     return statistics.median(self.seconds[name])
 
   def ratio(self, slow: str, fast: str) -> float:
     """How many times as long `slow` takes: the median over repeats, each against its neighbor."""
-    pairs = zip(self.seconds[slow], self.seconds[fast], strict=True)
-    return statistics.median(a / b for a, b in pairs)
+    return _median_ratio(self.seconds[slow], self.seconds[fast])
+
+  def cpu_ratio(self, slow: str, fast: str) -> float:
+    """The same of CPU seconds."""
+    return _median_ratio(self.cpu_seconds[slow], self.cpu_seconds[fast])
+
+
+def _median_ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
+  return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
 
 
 def interleaved(calls: Mapping[str, Callable[[], Any]], repeats: int) -> Timed:
   """Times calls in turns, so that what else goes on disturbs all alike; the first turn warms up."""
   seconds: dict[str, list[float]] = {name: [] for name in calls}
+  cpu_seconds: dict[str, list[float]] = {name: [] for name in calls}
   for call in calls.values():
     jax.block_until_ready(call())
-  watch = Elsewhere()
   for _ in range(repeats):
     for name, call in calls.items():
-      start = time.perf_counter()
+      start, cpu_start = time.perf_counter(), time.process_time()
       jax.block_until_ready(call())
       seconds[name].append(time.perf_counter() - start)
-  return Timed(seconds, watch.share())
+      cpu_seconds[name].append(time.process_time() - cpu_start)
+  return Timed(seconds, cpu_seconds)
 
 
 class Elsewhere:

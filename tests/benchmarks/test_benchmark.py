@@ -84,9 +84,11 @@ def test_timed_tuning_samples_and_scores(quick_compiles):
 
 
 def test_medians_and_ratios():
-  timed = timing.Timed({"slow": [2.0, 6.0, 40.0], "fast": [1.0, 2.0, 4.0]}, None)
+  wall, cpu = {"slow": [2.0, 6.0, 40.0], "fast": [1.0, 2.0, 4.0]}, {"slow": [8.0], "fast": [2.0]}
+  timed = timing.Timed(wall, cpu)
   assert timed.median("slow") == 6.0
   assert timed.ratio("slow", "fast") == 3.0
+  assert timed.cpu_ratio("slow", "fast") == 4.0
 
 
 def test_calls_take_turns():
@@ -95,7 +97,12 @@ def test_calls_take_turns():
   timed = timing.interleaved(calls, 3)
   assert order == ["a", "b"] * 4
   assert [len(timed.seconds[name]) for name in ("a", "b")] == [3, 3]
-  assert timed.busy_elsewhere is None or 0 <= timed.busy_elsewhere <= 1
+  assert [len(timed.cpu_seconds[name]) for name in ("a", "b")] == [3, 3]
+
+
+def test_what_others_take_is_a_share():
+  share = timing.Elsewhere().share()
+  assert share is None or 0 <= share <= 1
 
 
 def test_a_row_says_how_far_from_its_floor_it_is():
