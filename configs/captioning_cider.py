@@ -53,7 +53,7 @@ def embedded(config: ConfigDict) -> None:
   config.mle.update(steps=6000, batch_size=16)
   config.mle.optim.update(name="adam", lr=2e-3, warmup_steps=200)
 
-  config.reward.update(fn="rtune.rewards.text:cider_d", steps=1800, batch_size=16, num_samples=6)
+  config.reward.update(fn="rtune.rewards.text:cider_d", steps=1200, batch_size=16, num_samples=6)
   config.reward.optim.update(name="adam", lr=4e-4, warmup_steps=40, schedule="cosine")
   config.reward.optim.end_factor = 0.1
   config.eval_every = 600
