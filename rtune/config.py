@@ -6,15 +6,15 @@ no jax here, so that a typo is answered before anything heavy is imported.
 """
 
 import dataclasses
-import difflib
 import json
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import ml_collections
 
+from rtune import config_checks
+from rtune.config_build import build
 from rtune.errors import UsageError
 
 
@@ -67,6 +67,35 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Codes:
+  """A code model, which turns dense labels into a few codes and back; defaults are UViM's.
+
+  It is the tokenizer of a task, so it is given as `config.task.args.codes`. Raises UsageError where
+  sizes do not fit each other.
+  """
+
+  patch_size: int = 16  # pixels of labels and image; the image size must be a multiple of it
+  code_length: int = 256  # codes of an image
+  width: int = 768  # token width
+  encoder_depth: int = 6  # layers from labels to codes
+  decoder_depth: int = 12  # layers from codes to labels
+  num_heads: int = 12  # attention heads
+  mlp_dim: int = 3072  # hidden width of the MLPs
+  dict_size: int = 4096  # codewords
+  codeword_dim: int = 768  # their width
+  momentum: float = 0.995  # share of the dictionary's counts and sums that a step keeps
+  min_count: float = 0.1  # a codeword that counts for less is replaced by half of the most used one
+  code_dropout: str = "random"  # in training: a random share of the codes is left out; or "none"
+  resize: bool = True  # patches to codes by bilinear resizing instead of a learned matrix
+  conv_context: bool = False  # the image enters through stride-2 convolutions, not one projection
+  dtype: str = "auto"  # of compute: "float32", "bfloat16"; auto: bfloat16 except on CPU
+  remat: bool = False  # recompute activations in the backward pass: less memory, more time
+
+  def __post_init__(self):
+    config_checks.check_codes(self, "config.task.args.codes")
+
+
+@dataclass(frozen=True)
 class Data:
   """Where examples come from; a Part gives a Source."""
 
@@ -97,6 +126,16 @@ class Optim:
   lr_multipliers: tuple[
     tuple[str, float], ...
   ] = ()  # (name pattern, factor), first match; 0 freezes
+
+
+@dataclass(frozen=True)
+class Coding:
+  """A phase that trains the code model of a task with dense answers."""
+
+  steps: int = 1000  # updates
+  batch_size: int = 64  # images a step, over all devices
+  accumulate: int = 1  # splits a batch into this many parts, one after the other
+  optim: Optim = Optim()  # optimizer
 
 
 @dataclass(frozen=True)
@@ -150,11 +189,13 @@ class Config:
   task: Part = Part()  # the task, such as rtune.tasks.detection:Detection
   model: Model = Model()  # the network
   data: Data = Data()  # training and validation examples
-  phases: tuple[str, ...] = ("mle", "reward")  # what is run, in order: mle, control, reward
+  phases: tuple[str, ...] = ("mle", "reward")  # run in this order: codes, mle, control, reward
+  codes: Coding = Coding()  # the code model that dense answers are written with
   mle: Imitate = Imitate()  # imitation of the ground truth
   control: Imitate = Imitate()  # more imitation: what tuning is compared with
   reward: Reward = Reward()  # tuning
   init_from: str = ""  # weights that stand for the mle phase: a .safetensors file or a workdir
+  codes_init: str = ""  # a code model for the codes phase: UViM .npz, .safetensors or a workdir
   encoder_init: str = ""  # encoder weights to start mle from: big_vision .npz, HF .safetensors
   warm_start: str = ""  # another detector's weights that mle starts from, as far as they fit
   seed: int = 0  # of everything random
@@ -189,130 +230,15 @@ def _unlock_args(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict
 def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Config:
   """Checks names, types and ranges; raises UsageError that names the key and the mend."""
   tree = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else config
-  parsed = _build(Config, tree, "config")
-  _check(parsed)
+  parsed = build(Config, tree, "config")
+  config_checks.check(parsed)
   return parsed
-
-
-def _build(kind: Any, value: Any, path: str) -> Any:
-  """`value` as `kind`: nested dataclasses, tuples, numbers; bool is not a number here."""
-  if dataclasses.is_dataclass(kind):
-    return _build_dataclass(kind, value, path)
-  origin = typing.get_origin(kind)
-  if origin is tuple and isinstance(value, (tuple, list)):
-    inner = typing.get_args(kind)
-    inner = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
-    if len(inner) == len(value):
-      pairs = enumerate(zip(inner, value, strict=True))
-      return tuple(_build(item, part, f"{path}[{i}]") for i, (item, part) in pairs)
-  elif isinstance(value, Mapping) if origin is not None else type(value) is kind:
-    return value
-  elif kind is float and type(value) is int:
-    return float(value)
-  name = {Mapping: "a dict", tuple: str(kind)}[origin] if origin else kind.__name__
-  hint = f" Write {(value,)}." if origin is tuple and isinstance(value, str) else ""
-  raise UsageError(f"{path} must be {name}, not {value!r} ({type(value).__name__}).{hint}")
-
-
-def _build_dataclass(kind: Any, value: Any, path: str) -> Any:
-  if not isinstance(value, Mapping):
-    raise UsageError(f"{path} holds settings of its own; it cannot be {value!r}.")
-  hints = typing.get_type_hints(kind)
-  for key in value:
-    if key not in hints:
-      raise unknown_key(f"{path}.{key}", list(hints))
-  return kind(**{key: _build(hints[key], item, f"{path}.{key}") for key, item in value.items()})
-
-
-def check_plain(kind: Any, value: Any, path: str) -> None:
-  """Raises UsageError where `kind` is a number, text or bool and `value` is not one."""
-  if kind in (bool, int, float, str):
-    _build(kind, value, path)
-
-
-def unknown_key(path: str, known: list[str]) -> UsageError:
-  """The error for a key that nobody reads, with the nearest one that somebody does."""
-  parent, _, key = path.rpartition(".")
-  near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-  hint = f" Did you mean {parent}.{near[0]}?" if near else f" Known: {', '.join(sorted(known))}."
-  return UsageError(f"Unknown config key {path}.{hint}")
 
 
 def unknown_variant(variant: str, known: tuple[str, ...]) -> UsageError:
   """The error for a variant that a config file does not have."""
   names = ", ".join(name for name in known if name)
   return UsageError(f"There is no variant {variant!r}; behind the colon may stand: {names}.")
-
-
-_CHOICES = {
-  "reward.baseline": ("leave_one_out", "paper", "greedy", "batch", "none"),
-  "reward.on_error": ("stop", "skip"),
-  "model.dtype": ("auto", "float32", "bfloat16"),
-  "model.encoder.variant": ("", "Ti", "S", "B", "L", "H"),
-}
-_PHASES = ("mle", "control", "reward")
-_AT_LEAST_ONE = (
-  *(f"model.encoder.{key}" for key in ("patch_size", "width", "depth", "num_heads", "mlp_dim")),
-  *(f"model.decoder.{key}" for key in ("width", "depth", "num_heads", "mlp_dim")),
-  *(f"{phase}.{key}" for phase in _PHASES for key in ("batch_size", "accumulate")),
-  *(
-    "reward.num_samples",
-    "reward.overlap",
-    "data.eval_batch_size",
-    "data.threads",
-    "model.cache_block",
-  ),
-  *("log_every", "checkpoints.every", "checkpoints.keep_last", "max_bad_steps", "eval_beam"),
-)
-_NOT_NEGATIVE = (
-  *(f"{phase}.steps" for phase in _PHASES),
-  *("reward.kl", "reward.timeout_s", "eval_every", "eval_examples", "data.prefetch"),
-  *("checkpoints.keep_every", "seed"),
-)
-_MULTIPLES = (
-  *((f"{phase}.batch_size", f"{phase}.accumulate") for phase in _PHASES),
-  ("reward.batch_size", "reward.overlap"),
-  *((f"model.{part}.width", f"model.{part}.num_heads") for part in ("encoder", "decoder")),
-)
-
-
-def get(config: Any, path: str) -> Any:
-  """The value at a dotted path of a dataclass or ConfigDict."""
-  for name in path.split("."):
-    config = getattr(config, name)
-  return config
-
-
-def _check(config: Config) -> None:
-  for path, choices in _CHOICES.items():
-    if get(config, path) not in choices:
-      raise UsageError(f"config.{path} is {get(config, path)!r}; it must be one of {choices}.")
-  for paths, least in ((_AT_LEAST_ONE, 1), (_NOT_NEGATIVE, 0)):
-    for path in paths:
-      if get(config, path) < least:
-        raise UsageError(f"config.{path} is {get(config, path)}; it must be at least {least}.")
-  if not config.phases or len(set(config.phases)) < len(config.phases):
-    raise UsageError(f"config.phases is {config.phases}; name each phase that is to be run once.")
-  for phase in config.phases:
-    if phase not in _PHASES:
-      raise UsageError(f"config.phases names {phase!r}; phases are mle, control and reward.")
-  for whole, part in _MULTIPLES:
-    if get(config, whole) % get(config, part):
-      raise UsageError(
-        f"config.{whole}={get(config, whole)} is not a multiple of "
-        f"config.{part}={get(config, part)}."
-      )
-  needs_siblings = config.reward.baseline in ("leave_one_out", "paper")
-  if "reward" in config.phases and needs_siblings and config.reward.num_samples < 2:
-    raise UsageError(
-      f"config.reward.baseline={config.reward.baseline!r} compares samples of one image; set "
-      "config.reward.num_samples to 2 or more, or the baseline to 'greedy', 'batch' or 'none'."
-    )
-  for path in ("task", "data.train", "data.val"):
-    if not get(config, path).fn:
-      raise UsageError(f"config.{path}.fn is empty; it names the code to use ('module:attribute').")
-  if "reward" in config.phases and not config.reward.fn:
-    raise UsageError("config.reward.fn is empty; it names the reward ('module:function').")
 
 
 def to_json(config: Config) -> str:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import ml_collections
 
-from rtune import commands, parts
+from rtune import commands, config_build, parts
 from rtune import config as configs
 from rtune.errors import RtuneError, UsageError
 
@@ -109,7 +109,7 @@ def _override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
 
 def _unknown(node: object, path: str) -> UsageError:
   if isinstance(node, ml_collections.ConfigDict):
-    return configs.unknown_key(path, list(node))
+    return config_build.unknown_key(path, list(node))
   return UsageError(f"Unknown config key {path}: {path.rpartition('.')[0]} is {node!r}.")
 
 

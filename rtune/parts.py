@@ -9,7 +9,7 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rtune import config
+from rtune import config, config_build
 from rtune.errors import UsageError
 
 
@@ -65,9 +65,9 @@ def check_args(fn: Callable, args: Mapping[str, Any], path: str, given: int = 0)
   takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
   for key, value in args.items():
     if key in named:
-      config.check_plain(named[key].annotation, value, f"config.{path}.args.{key}")
+      config_build.check_plain(named[key].annotation, value, f"config.{path}.args.{key}")
     elif not takes_any:
-      raise config.unknown_key(f"config.{path}.args.{key}", list(named))
+      raise config_build.unknown_key(f"config.{path}.args.{key}", list(named))
   for key, parameter in named.items():
     if parameter.default is parameter.empty and key not in args:
       raise UsageError(f"config.{path}.args.{key} is missing; {fn.__name__} needs it.")

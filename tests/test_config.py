@@ -8,6 +8,7 @@ import re
 import pytest
 
 from rtune import config as configs
+from rtune import config_checks
 from rtune.errors import UsageError
 
 PACKAGE = pathlib.Path(configs.__file__).parent
@@ -36,7 +37,8 @@ def test_defaults_are_those_of_the_dataclasses():
   config = smallest()
   parsed = configs.parse(config)
   for name, _ in fields_of(configs.Config):
-    assert configs.get(parsed, name) == configs.get(configs.Config(), name) or name.endswith("fn")
+    value, expected = (config_checks.get(config, name) for config in (parsed, configs.Config()))
+    assert value == expected or name.endswith("fn")
   assert hash(dataclasses.replace(parsed.mle.optim)) == hash(parsed.mle.optim)
 
 
@@ -50,7 +52,10 @@ def test_every_knob_has_a_comment():
     assert "#" in line or "#" in after, match.group(1)
 
 
-@pytest.mark.parametrize("name", sorted({n.split(".")[-1] for n, _ in fields_of(configs.Config)}))
+KNOBS = [*fields_of(configs.Config), *fields_of(configs.Codes)]
+
+
+@pytest.mark.parametrize("name", sorted({name.split(".")[-1] for name, _ in KNOBS}))
 def test_every_knob_is_read_by_someone(name):
   files = [path for path in PACKAGE.rglob("*.py") if path.name != "config.py"]
   readers = [path for path in files if re.search(rf"\.{name}\b", path.read_text())]
@@ -98,7 +103,7 @@ def set_at(tree, path, value):
   [
     ("model.encoder.widht", 3, "Unknown config key config.model.encoder.widht. Did you mean "),
     ("mle.optim.learning_rate", 1.0, "Unknown config key config.mle.optim.learning_rate."),
-    ("zzz", 3, "Unknown config key config.zzz. Known: checkpoints, control, data, "),
+    ("zzz", 3, "Unknown config key config.zzz. Known: checkpoints, codes, codes_init, "),
     ("mle.steps", "10", "config.mle.steps must be int, not '10' (str)."),
     ("mle.steps", 10.0, "config.mle.steps must be int, not 10.0 (float)."),
     ("mle.steps", True, "config.mle.steps must be int, not True (bool)."),
@@ -119,7 +124,7 @@ def set_at(tree, path, value):
     ("reward.baseline", "mean", "config.reward.baseline is 'mean'; it must be one of ('leave_one_"),
     ("model.dtype", "float16", "config.model.dtype is 'float16'; it must be one of ('auto', "),
     ("model.encoder.variant", "XXL", "config.model.encoder.variant is 'XXL'; it must be one of"),
-    ("phases", ("mle", "tune"), "config.phases names 'tune'; phases are mle, control and reward."),
+    ("phases", ("mle", "tune"), "config.phases names 'tune'; phases are codes, mle, "),
     ("phases", (), "config.phases is (); name each phase that is to be run once."),
     ("phases", ("mle", "mle"), "name each phase that is to be run once."),
     ("mle.accumulate", 7, "config.mle.batch_size=64 is not a multiple of config.mle.accumulate=7."),
@@ -148,3 +153,29 @@ def test_one_sample_is_enough_where_nothing_is_compared_with_siblings():
   config.reward.num_samples = 1
   config.phases = ("mle",)
   configs.parse(config)
+
+
+@pytest.mark.parametrize(
+  ("codes", "message"),
+  [
+    ({"widht": 3}, "Unknown config key config.task.args.codes.widht. Did you mean "),
+    ({"width": 64.0}, "config.task.args.codes.width must be int, not 64.0 (float)."),
+    ({"dict_size": 0}, "config.task.args.codes.dict_size is 0; it must be at least 1."),
+    ({"momentum": 1}, "config.task.args.codes.momentum is 1.0; it must be between 0 and 1."),
+    ({"code_dropout": "all"}, "must be one of ('none', 'random')."),
+    ({"num_heads": 7}, "config.task.args.codes.width=768 is not a multiple of 7."),
+    ({"code_length": 250}, "config.task.args.codes.code_length=250 is not a square number"),
+    ({"patch_size": 12, "conv_context": True}, "config.task.args.codes.patch_size=12 is not a po"),
+    (3, "config.task.args.codes holds settings of its own; it cannot be 3."),
+  ],
+)
+def test_what_is_wrong_with_a_code_model_is_named(codes, message):
+  with pytest.raises(UsageError) as caught:
+    configs.build(configs.Codes, codes, "config.task.args.codes")
+  assert message in str(caught.value)
+
+
+def test_a_code_model_is_built_from_plain_values_once():
+  codes = configs.build(configs.Codes, {"width": 64, "num_heads": 4}, "config.task.args.codes")
+  assert codes == configs.Codes(width=64, num_heads=4)
+  assert configs.build(configs.Codes, codes, "config.task.args.codes") is codes

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rtune import config as configs
-from rtune import main, parts, run_files
+from rtune import config_checks, main, parts, run_files
 from rtune.logs import read_metrics
 from rtune.tasks.boxes import Boxes
 
@@ -82,7 +82,7 @@ def test_settings_in_the_text_exist():
   assert len(names) > 5
   for name in names:
     if ".args." not in name:
-      configs.get(configs.default(), name)
+      config_checks.get(configs.default(), name)
 
 
 @pytest.fixture(scope="module")
