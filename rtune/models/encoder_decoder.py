@@ -4,7 +4,6 @@ Dimension key: that of vit.py and decoder.py.
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
@@ -55,9 +54,7 @@ def check_image_size(model: config.Model, image_size: int) -> None:
 
 def build(model: config.Model, vocab_size: int, max_length: int) -> EncoderDecoder:
   """The model that a config describes, for a task's vocabulary and longest sequence."""
-  # bfloat16 is what accelerators are fast in; CPUs emulate it.
-  auto = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-  dtype = jnp.dtype(auto if model.dtype == "auto" else model.dtype)
+  dtype = vit.compute_dtype(model.dtype)
   size = model.encoder
   width, depth, mlp_dim, heads = vit.VARIANTS.get(
     size.variant, (size.width, size.depth, size.mlp_dim, size.num_heads)

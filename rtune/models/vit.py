@@ -26,6 +26,12 @@ VARIANTS = {
 }
 
 
+def compute_dtype(name: str) -> jnp.dtype:
+  """The type that a config names; "auto" is bfloat16, but float32 on CPUs, which emulate that."""
+  auto = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+  return jnp.dtype(auto if name == "auto" else name)
+
+
 class Mlp(nn.Module):
   """Two dense layers with GELU between them."""
 
