@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 
 class Metric(NamedTuple):
   """A streaming metric as a record of functions.
@@ -13,10 +15,13 @@ class Metric(NamedTuple):
     compute: state -> {name: value}. Processes may concatenate their states before it.
     details: state -> {name of a class: value}, where the metric has classes.
     results: state -> the predictions as the official scorer's results file has them.
+    files: the prediction of one image -> {file name: picture [H, W, 3]}, where `results` alone do
+      not say it all. They belong into a folder beside the results, of the same name.
   """
 
   init: Callable[[], list]
   update: Callable[[list, Mapping[str, Any], Mapping[str, Any]], list]
   compute: Callable[[list], dict[str, float]]
   details: Callable[[list], dict[str, float]] | None = None
-  results: Callable[[list], list[dict[str, Any]]] | None = None
+  results: Callable[[list], Any] | None = None
+  files: Callable[[Mapping[str, Any]], dict[str, np.ndarray]] | None = None
