@@ -1,0 +1,67 @@
+"""What tasks with dense answers share: a code model turns their labels into tokens and back.
+
+The code model is their tokenizer. Phase `codes` trains it; afterwards its variables are the `frozen`
+of the Task's functions. Token = code + 1, for token 0 opens a sequence; all have the same length.
+
+Dimension key:
+  B: batch of images
+  S: samples for each image
+  I: image height and width in pixels
+  L: codes of an image
+  N: patches
+  C: channels of one kind of label
+  P: pixels of a patch
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, UInt8
+
+from rtune import config
+from rtune.models import encoder_decoder
+from rtune.models.codes import Codes
+from rtune.policies.autoregressive import autoregressive
+from rtune.policies.policy import Policy
+from rtune.tasks.task import Features, Task
+
+
+@runtime_checkable
+class CodedTask(Task, Protocol):
+  """A task whose answers are codes of a code model; `codes` in its fields holds the settings."""
+
+  codes: config.Codes
+
+  def codes_of(self) -> Codes:
+    """The code model, without its parameters."""
+    ...
+
+  def labels(self, batch: Features) -> Mapping[str, Any]:
+    """The truth as the code model takes it: {name: [B, N, C, P]} float. jit."""
+    ...
+
+  def code_loss(self, logits: Mapping[str, Any], batch: Features) -> tuple[Any, Mapping[str, Any]]:
+    """Loss of reconstructed labels {name: [B, N, C, P]}: a scalar, and parts to log. jit."""
+    ...
+
+
+def code_policy(codes: config.Codes, image_size: int, model: config.Model) -> Policy:
+  """The policy over the codes of an image; UsageError where patches do not fill the image."""
+  encoder_decoder.check_image_size(model, image_size)
+  network = encoder_decoder.build(model, codes.dict_size + 1, codes.code_length)
+  return autoregressive(network, codes.code_length, None, model.cache_block)
+
+
+def code_targets(
+  model: Codes, frozen: Any, labels: Mapping[str, Any], images: UInt8[Array, "b i i 3"]
+) -> Int[Array, "b l"]:
+  """What imitation imitates: the tokens of the true labels."""
+  return model.encode(frozen, labels, images) + 1
+
+
+def code_logits(
+  model: Codes, frozen: Any, actions: Int[Array, "b *s l"], images: UInt8[Array, "b i i 3"]
+) -> dict[str, Float[Array, "b *s n c p"]]:
+  """What tokens stand for. Total: token 0, which has no code, is read as that of the first."""
+  return model.decode(frozen, jnp.maximum(actions - 1, 0), images)
