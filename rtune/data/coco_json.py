@@ -27,14 +27,19 @@ ANNOTATION = np.dtype(
 )
 
 
-def image_root(annotations: str, data: Any, allow_outside: bool, report: validate.Report) -> str:
-  """The folder that file names start from: `info.image_root`, else that of the JSON."""
+def image_root(
+  annotations: str, data: Any, allow_outside: bool, report: validate.Report, of: str = "image"
+) -> str:
+  """The folder that file names start from: `info.image_root`, else that of the JSON.
+
+  `of` "mask" asks for `info.mask_root` in the same way.
+  """
   folder = os.path.dirname(annotations) or "."
   info = data.get("info")
-  name = info.get("image_root", "") if isinstance(info, dict) else ""
+  name = info.get(f"{of}_root", "") if isinstance(info, dict) else ""
   if name and (not validate.is_file_name(name) or (os.path.isabs(name) and not allow_outside)):
-    mend = "Set `images` to the folder, or make it relative to the JSON"
-    report.error("values of info.image_root that are not used", mend, repr(name))
+    mend = f"Set `{of}s` to the folder, or make it relative to the JSON"
+    report.error(f"values of info.{of}_root that are not used", mend, repr(name))
     return folder
   return os.path.join(folder, name or "")
 

@@ -102,6 +102,11 @@ class Shapes:
     """All that is true of image `index`, whether annotated or not."""
     return self._draw(index)[0]
 
+  def noticed(self, index: SupportsIndex) -> tuple[render.Scene, Bool[np.ndarray, "N"]]:
+    """The scene of image `index` and which of its objects the annotators have noticed."""
+    scene, rng = self._draw(index)
+    return scene, self._noticed(rng, scene)
+
   def _draw(self, index: SupportsIndex) -> tuple[render.Scene, np.random.Generator]:
     """The scene and the generator that goes on to annotate it."""
     index = operator.index(index)

@@ -1,0 +1,177 @@
+"""Images cut into segments from a COCO panoptic file, checked as a whole before training starts."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from jaxtyping import Int
+
+from rtune.data import coco_json, id_masks, panoptic_json, validate
+from rtune.data.images import MAX_PIXELS, read_image
+from rtune.data.source import Example
+from rtune.errors import DataError
+
+_THREADS = 8
+_UNKNOWN = "masks with ids that the file does not list"
+_ABSENT = "segments without a pixel in their mask"
+
+
+class CocoPanoptic:
+  """A panoptic `Source` from a COCO JSON file, masks of segment ids, and a folder of images.
+
+  An example has `image` uint8 [H, W, 3], `image_id`, `segments` [H, W], where 0 is void and k is
+  row k - 1 of what follows: `labels` int32 [N] counted from 0, and `crowd` bool [N]. Images without
+  an annotation are left out and counted.
+
+  Attributes:
+    classes: category names, ordered by category id.
+    category_ids: the file's category ids, same order; label k is `category_ids[k]`.
+    things: whether a category has instances (isthing), same order; the others are stuff.
+    warnings: what was found and put right, one line for each kind; empty if nothing was.
+  """
+
+  def __init__(
+    self,
+    annotations: str,
+    images: str = "",
+    masks: str = "",
+    *,
+    max_pixels: int = MAX_PIXELS,
+    allow_outside_root: bool = False,
+    check_images: bool = True,
+    check_masks: int = 200,
+  ):
+    """Reads and checks what it can without decoding every mask.
+
+    Args:
+      annotations: COCO panoptic JSON (`images`, `annotations` with `segments_info`, `categories`
+        with `isthing`).
+      images: folder that the images' file names start from. Empty: `info.image_root` of the JSON,
+        from the JSON's own folder, or that folder itself.
+      masks: folder of the masks. Empty: `info.mask_root`, or the folder beside the JSON that is
+        called like it (COCO's way), or the JSON's own.
+      max_pixels: larger images are refused.
+      allow_outside_root: also read files whose names or links lead out of these folders, and
+        absolute roots in `info`.
+      check_images: look at the header of every image and every mask now. Otherwise broken files
+        come to light while training.
+      check_masks: compare the ids of so many masks with the JSON now, from the first on; all others
+        when they are read (COCO's 118,000 would take ten minutes).
+
+    Raises:
+      DataError: one report of all that is wrong.
+    """
+    annotations = os.path.expanduser(annotations)
+    report = validate.Report(annotations)
+    data = validate.load_json(annotations)
+    parts = validate.sections(data, ("images", "annotations", "categories"), report)
+    self._max_pixels = max_pixels
+    self.category_ids, self.classes = coco_json.categories(parts["categories"], report)
+    self.things = panoptic_json.things(parts["categories"], report)
+    ids = coco_json.image_ids(parts["images"], report)
+    names = coco_json.file_names(parts["images"], report)
+    found = panoptic_json.annotations(parts["annotations"], ids, self.category_ids, report)
+    if len(names) < len(ids):
+      report.raise_errors()
+    keep = [row for row, image_id in enumerate(ids) if image_id in found]
+    for image_id in ids:
+      if image_id not in found:
+        report.warn("images without an annotation", "Left out", f"image {image_id}")
+    if not keep:
+      report.error("files without an annotated image", "Give a panoptic file", annotations)
+    self._image_ids = [ids[row] for row in keep]
+    self._annotations = [found[image_id] for image_id in self._image_ids]
+    outside = allow_outside_root
+    root = os.path.expanduser(images)
+    root = root or coco_json.image_root(annotations, data, outside, report)
+    folder = os.path.expanduser(masks)
+    folder = folder or panoptic_json.mask_root(annotations, data, outside, report)
+    mask_names = [annotation.mask for annotation in self._annotations]
+    names = [names[row] for row in keep]
+    self._paths = validate.locate_images(root, names, outside, report)
+    self._masks = validate.locate_images(folder, mask_names, outside, report)
+    if not len(self._paths) == len(self._masks) == len(keep) > 0:
+      report.raise_errors()
+    bad = self._check_headers(report) if check_images else set()
+    self._check_ids(check_masks, bad, report)
+    report.raise_errors()
+    self.warnings = report.warnings()
+
+  def segment_counts(self) -> Int[np.ndarray, "i"]:
+    """Segments of each image."""
+    return np.array([len(annotation.ids) for annotation in self._annotations], np.int64)
+
+  def __len__(self) -> int:
+    return len(self._paths)
+
+  def __getitem__(self, index: int) -> Example:
+    """Reads one image and its mask; raises DataError, naming the file, if that fails."""
+    if not 0 <= index < len(self):
+      raise IndexError(f"image {index} of {len(self)}")
+    path, annotation = self._masks[index], self._annotations[index]
+    image = read_image(self._paths[index], self._max_pixels)
+    mask = id_masks.read_mask(path, annotation.ids, self._max_pixels)
+    for kind, wrong in ((_UNKNOWN, mask.unknown), (_ABSENT, mask.absent)):
+      if wrong:
+        raise DataError(f"{path!r}: {kind}: {_listed(wrong)}. Mend the JSON or the mask.")
+    if mask.segments.shape != image.shape[:2]:
+      raise DataError(_differ(path, mask.segments.shape, self._paths[index], image.shape[:2]))
+    return {
+      "image": image,
+      "image_id": self._image_ids[index],
+      "segments": mask.segments,
+      "labels": np.array(annotation.labels, np.int32),
+      "crowd": np.array(annotation.crowd, bool),
+    }
+
+  def _check_headers(self, report: validate.Report) -> set[str]:
+    """Sizes of images and masks, which must agree; returns the masks that cannot be used."""
+    of_images = validate.check_images(self._paths, self._max_pixels, report)
+    of_masks = validate.check_images(self._masks, self._max_pixels, report)
+    bad = set()
+    sizes = zip(self._masks, of_masks, self._paths, of_images, strict=True)
+    for mask, mask_size, path, size in sizes:
+      problem = id_masks.problem_of(mask) if mask_size else ""
+      if problem:
+        report.error("files that are no masks of ids", "Each as told", f"{mask!r} {problem}")
+      elif mask_size and size and mask_size != size:
+        mend = "Resize masks with nearest neighbor, or give the photographs that they were made on"
+        what = _differ(mask, mask_size, path, size)
+        report.error("masks of another size than their image", mend, what)
+      if problem or not mask_size:
+        bad.add(mask)
+    return bad
+
+  def _check_ids(self, limit: int, bad: set[str], report: validate.Report) -> None:
+    """The ids of the first masks, but those that are known to be bad."""
+    rows = [row for row in range(min(limit, len(self))) if self._masks[row] not in bad]
+
+    def check(row: int) -> id_masks.Mask | str:
+      try:
+        return id_masks.read_mask(self._masks[row], self._annotations[row].ids, self._max_pixels)
+      except DataError as error:
+        return str(error)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+      found = list(pool.map(check, rows))
+    for row, mask in zip(rows, found, strict=True):
+      path = self._masks[row]
+      if isinstance(mask, str):
+        report.error("masks that cannot be read", "Each as told", mask)
+        continue
+      if mask.unknown:
+        mend = "List them in segments_info, or paint them 0"
+        report.error(_UNKNOWN, mend, f"{path!r} (ids {_listed(mask.unknown)})")
+      if mask.absent:
+        report.error(_ABSENT, "Remove them", f"{path!r} (ids {_listed(mask.absent)})")
+
+
+def _listed(ids: Sequence[int]) -> str:
+  more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
+  return ", ".join(map(str, ids[:5])) + more
+
+
+def _differ(mask: str, mask_size: Sequence[int], path: str, size: Sequence[int]) -> str:
+  (mask_height, mask_width), (height, width) = mask_size, size
+  return f"{mask!r} is {mask_width} x {mask_height}, {path!r} is {width} x {height}"
