@@ -34,6 +34,12 @@ _DTYPES = {
 }
 # Weights hardly compress. An archive above 64 MiB that grows more than this is a bomb.
 _MAX_GROWTH, _SMALL = 20, 2**26
+# Position embeddings of patches; those of the policy's decoder are a sequence, not a grid.
+_GRIDS = (
+  *("pos_embedding", "encoder/pos_embedding"),
+  *("params/pos_embedding_encoder", "params/pos_embedding_decoder"),
+)
+_DICTIONARY = "state/dictionary"  # of a code model
 _MAX_ROWS = 20  # of a table of differences
 
 
@@ -67,7 +73,7 @@ def save_weights(
 def load_weights(path: str | os.PathLike[str]) -> Tree:
   """Reads a .safetensors or .npz file as nested dicts of numpy arrays, names split at "/".
 
-  Of a big_vision checkpoint only the parameters are read.
+  Of a big_vision checkpoint only the parameters are read, of UViM's code model also its state.
 
   Raises:
     UsageError: no such file, or a kind of file that is not read.
@@ -106,7 +112,7 @@ def merge(
     loaded: what `load_weights` gave.
     allow_missing: regular expressions (full match) of leaves that may keep the template's value.
     ignore_extra: regular expressions (full match) of loaded leaves to leave out.
-    resize_posemb: fit the encoder's position embeddings [1, N, D] to another square grid.
+    resize_posemb: fit the patches' position embeddings [1, N, D] to another square grid.
     log: told about everything that is not taken as it is.
 
   Returns:
@@ -122,8 +128,7 @@ def merge(
     if names:
       log(f"weights {what}: {', '.join(names[:_MAX_ROWS])} ({len(names)} in all)")
   found = {name: leaf for name, leaf in found.items() if name not in dropped}
-  # The decoder's positions are a sequence, not a grid.
-  for name in ("pos_embedding", "encoder/pos_embedding"):
+  for name in _GRIDS:
     if resize_posemb and name in expected and name in found:
       found[name] = _fit_positions(np.asarray(found[name]), expected[name].shape, name, log)
   table = differences(
@@ -196,10 +201,13 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     size = sum(info.file_size for info in members.values())
     if size > max(_SMALL, _MAX_GROWTH * path.stat().st_size):
       raise ValueError(f"it claims to hold {size:,} bytes, which is too much for its size")
-    # big_vision saves the optimizer beside the parameters; older files nest them in it.
+    # big_vision saves the optimizer beside the parameters; older files nest them in it. A code
+    # model is nothing without its dictionary, so both keep their names.
+    if _DICTIONARY in members:
+      members = {n: i for n, i in members.items() if n.startswith(("params/", "state/"))}
     for prefix in ("params/", "opt/target/"):
       chosen = {n.removeprefix(prefix): i for n, i in members.items() if n.startswith(prefix)}
-      if chosen:
+      if chosen and _DICTIONARY not in members:
         members = chosen
         break
     leaves = {}

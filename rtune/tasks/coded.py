@@ -1,7 +1,7 @@
 """What tasks with dense answers share: a code model turns their labels into tokens and back.
 
-The code model is their tokenizer. Phase `codes` trains it; afterwards its variables are the `frozen`
-of the Task's functions. Token = code + 1, for token 0 opens a sequence; all have the same length.
+The code model is their tokenizer. Phase `codes` trains it; then its variables are the `frozen` of
+the Task's functions. Token = code + 1, for token 0 opens a sequence; all have the same length.
 
 Dimension key:
   B: batch of images
