@@ -1,4 +1,4 @@
-"""Images with boxes onto the model's square canvas: resize with padding, flip, jitter, crop.
+"""Images, boxes, maps onto the model's square canvas: resize with padding, flip, jitter, crop.
 
 Edges are continuous: pixel k covers [k, k + 1], so a box around a whole H x W image is
 (0, 0, H, W). Content always starts at the canvas's upper left corner; the rest is gray.
@@ -9,11 +9,92 @@ Dimension key:
   N: boxes, (y0, x0, y1, x1)
 """
 
+from typing import NamedTuple
+
 import numpy as np
-from jaxtyping import Bool, Float, Float32, UInt8
+from jaxtyping import Bool, Float, Float32, Integer, UInt8
 from PIL import Image
 
 GRAY = 128
+
+
+class View(NamedTuple):
+  """What of an image is on the canvas, and how: (height, width) in pixels of the canvas.
+
+  Attributes:
+    scaled: of the whole image.
+    corner: first row and column of it that is on the canvas.
+    shown: of the part that is on the canvas.
+    mirrored: whether that part is mirrored, left and right.
+  """
+
+  scaled: tuple[int, int]
+  corner: tuple[int, int]
+  shown: tuple[int, int]
+  mirrored: bool
+
+
+def whole_view(height: int, width: int, size: int, *, stretch: bool = False) -> View:
+  """All of an image of this size; `stretch` fills the canvas, whatever becomes of the aspect."""
+  scaled = (size, size) if stretch else _scaled(height, width, float(size))
+  return View(scaled, (0, 0), scaled, False)
+
+
+def random_view(
+  height: int,
+  width: int,
+  size: int,
+  rng: np.random.Generator,
+  *,
+  flip: float = 0.5,
+  scale_min: float = 1.0,
+  scale_max: float = 1.0,
+  stretch: bool = False,
+) -> View:
+  """A view for training as `train_view` draws it, with as many draws from `rng`."""
+  mirrored = bool(rng.random() < flip)
+  longer = rng.uniform(scale_min, scale_max) * size
+  place = rng.random(2)
+  side = max(1, round(longer))
+  new_y, new_x = (side, side) if stretch else _scaled(height, width, longer)
+  shown = min(new_y, size), min(new_x, size)
+  corner = int(place[0] * (new_y - shown[0] + 1)), int(place[1] * (new_x - shown[1] + 1))
+  return View((new_y, new_x), corner, shown, mirrored)
+
+
+def see(image: UInt8[np.ndarray, "h w 3"], view: View, size: int) -> UInt8[np.ndarray, "s s 3"]:
+  """The canvas with this view of an image, bilinear; the image itself where nothing is done."""
+  canvas = image
+  if not image.shape[:2] == view.scaled == (size, size):
+    # Only the part that stays is resized, from its place in the original.
+    canvas = _paste(_resize(image, view.shown, _source(image.shape[:2], view)), size)
+  return _mirrored(canvas, view.shown[1]) if view.mirrored else canvas
+
+
+def see_map(
+  map_HW: Integer[np.ndarray, "h w"], view: View, size: int
+) -> Integer[np.ndarray, "s s"]:
+  """As `see`, of a map of labels: the nearest pixel's, and 0 where the image is not."""
+  y0, x0, y1, x1 = _source(map_HW.shape, view)
+  rows, columns = _nearest(y0, y1, view.shown[0]), _nearest(x0, x1, view.shown[1])
+  canvas = np.zeros((size, size), map_HW.dtype)
+  canvas[: view.shown[0], : view.shown[1]] = map_HW[rows[:, None], columns]
+  return _mirrored(canvas, view.shown[1]) if view.mirrored else canvas
+
+
+def map_to_original(
+  map_SS: Integer[np.ndarray, "s s"], content_4: Float[np.ndarray, "4"]
+) -> Integer[np.ndarray, "h w"]:
+  """A map of labels on the canvas -> pixels of the original image, each the nearest one's."""
+  shown = np.rint(content_4[:2].astype(np.float64) * map_SS.shape[0])
+  height, width = int(content_4[2]), int(content_4[3])
+  rows, columns = _nearest(0.0, float(shown[0]), height), _nearest(0.0, float(shown[1]), width)
+  return map_SS[rows[:, None], columns]
+
+
+def content(height: int, width: int, view: View, size: int) -> Float32[np.ndarray, "4"]:
+  """What leads back from the canvas of a whole view: see `fit`."""
+  return np.array([view.shown[0] / size, view.shown[1] / size, height, width], np.float32)
 
 
 def fit(
@@ -32,13 +113,10 @@ def fit(
     `to_original` leads back.
   """
   height, width = image.shape[:2]
-  canvas, zoom = image, np.ones(2)
-  new = _scaled(height, width, float(size))
-  if (height, width) != (size, size):
-    canvas = _paste(_resize(image, new, (0, 0, height, width)), size)
-    zoom = np.divide(new, (height, width))
-  content = np.array([new[0] / size, new[1] / size, height, width], np.float32)
-  return canvas, (_stretch(boxes, zoom) / size).astype(np.float32), content
+  view = whole_view(height, width, size)
+  zoom = np.divide(view.scaled, (height, width))
+  fractions = (_stretch(boxes, zoom) / size).astype(np.float32)
+  return see(image, view, size), fractions, content(height, width, view, size)
 
 
 def to_original(
@@ -80,44 +158,37 @@ def train_view(
     The canvas (no copy where nothing is done); all boxes, clipped, as fractions of the canvas; and
     which of them to keep.
   """
-  mirrored = rng.random() < flip
-  scale = rng.uniform(scale_min, scale_max)
-  place = rng.random(2)
-  if scale == 1 and image.shape[0] == image.shape[1] == size:
-    canvas, whole, view = image, boxes, (size, size)
-  else:
-    canvas, whole, view = _zoom(image, boxes, size, scale, place)
-  if mirrored:
-    canvas, whole = _mirror(canvas, whole, view[1])
-  cut = _clip(whole, view)
+  height, width = image.shape[:2]
+  view = random_view(height, width, size, rng, flip=flip, scale_min=scale_min, scale_max=scale_max)
+  zoom = np.divide(view.scaled, (height, width))
+  whole = _stretch(boxes, zoom) - np.array([*view.corner, *view.corner])
+  if view.mirrored:
+    y0, x0, y1, x1 = whole.T
+    whole = np.stack([y0, view.shown[1] - x1, y1, view.shown[1] - x0], axis=1)
+  cut = _clip(whole, view.shown)
   fractions = (cut / size).astype(np.float32)
   # Rounding may put an edge a hair outside; that does not make a whole box a part.
   keep = _area(cut) >= (min_visible - 1e-6) * _area(whole)
-  return canvas, fractions, keep & (fractions[:, 2:] > fractions[:, :2]).all(axis=1)
+  return see(image, view, size), fractions, keep & (fractions[:, 2:] > fractions[:, :2]).all(axis=1)
 
 
-def _zoom(
-  image: UInt8[np.ndarray, "h w 3"],
-  boxes: Float[np.ndarray, "n 4"],
-  size: int,
-  scale: float,
-  place: Float[np.ndarray, "2"],
-) -> tuple[UInt8[np.ndarray, "s s 3"], Float[np.ndarray, "n 4"], tuple[int, int]]:
-  """Canvas, boxes in its pixels (not clipped), and height and width of the content."""
-  height, width = image.shape[:2]
-  new_y, new_x = _scaled(height, width, scale * size)
-  view = min(new_y, size), min(new_x, size)
-  top, left = int(place[0] * (new_y - view[0] + 1)), int(place[1] * (new_x - view[1] + 1))
-  zoom_y, zoom_x = new_y / height, new_x / width
-  # Only the part that stays is resized, from its place in the original.
-  source = (
-    top / zoom_y,
-    left / zoom_x,
-    min((top + view[0]) / zoom_y, height),
-    min((left + view[1]) / zoom_x, width),
-  )
-  moved = _stretch(boxes, np.array([zoom_y, zoom_x])) - np.array([top, left, top, left])
-  return _paste(_resize(image, view, source), size), moved, view
+def _source(image: tuple[int, ...], view: View) -> tuple[float, float, float, float]:
+  """The part of an image of this size that a view shows, (y0, x0, y1, x1) in its pixels."""
+  sides = zip(image, view.scaled, view.corner, view.shown, strict=True)
+  (top, bottom), (left, right) = (_span(*side) for side in sides)
+  return top, left, bottom, right
+
+
+def _span(length: int, scaled: int, first: int, shown: int) -> tuple[float, float]:
+  """Where a side's part that is shown begins and ends, in pixels of the original."""
+  # The end of all is the end, whatever rounding says.
+  end = length if first + shown == scaled else (first + shown) * length / scaled
+  return first * length / scaled, float(end)
+
+
+def _nearest(start: float, end: float, count: int) -> Integer[np.ndarray, "n"]:
+  """The pixels below the centers of `count` equal pieces of a stretch."""
+  return (start + (np.arange(count) + 0.5) * ((end - start) / count)).astype(np.int64)
 
 
 def _scaled(height: int, width: int, longer: float) -> tuple[int, int]:
@@ -143,13 +214,10 @@ def _paste(content: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, 
   return canvas
 
 
-def _mirror(
-  canvas: UInt8[np.ndarray, "s s 3"], boxes: Float[np.ndarray, "n 4"], width: int
-) -> tuple[UInt8[np.ndarray, "s s 3"], Float[np.ndarray, "n 4"]]:
+def _mirrored(canvas: np.ndarray, width: int) -> np.ndarray:
   turned = canvas.copy()
   turned[:, :width] = canvas[:, :width][:, ::-1]
-  y0, x0, y1, x1 = boxes.T
-  return turned, np.stack([y0, width - x1, y1, width - x0], axis=1)
+  return turned
 
 
 def _stretch(

@@ -192,3 +192,55 @@ def test_no_boxes():
     np.zeros((5, 9, 3), np.uint8), _boxes(), 16, np.random.default_rng(0), scale_max=2.0, flip=1.0
   )
   assert canvas.shape == (16, 16, 3) and boxes.shape == (0, 4) and keep.shape == (0,)
+
+
+def test_maps_show_what_images_show():
+  """A map of three colors stays beside its image through any view."""
+  for seed in range(60):
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(20, 90, 2).tolist()
+    labels = rng.integers(1, 4, (3, 4)).repeat(-(-height // 3), 0).repeat(-(-width // 4), 1)
+    labels = labels[:height, :width].astype(np.uint8)
+    image = np.repeat(labels[..., None] * np.uint8(60), 3, axis=2)
+    options = {"scale_min": 0.4, "scale_max": 3.0, "stretch": bool(seed % 2)}
+    view = augment.random_view(height, width, 48, rng, **options)
+    canvas = augment.see(image, view, 48)
+    found = augment.see_map(labels, view, 48)
+    assert found.shape == (48, 48) and found.dtype == np.uint8
+    padded = np.ones((48, 48), bool)
+    padded[: view.shown[0], : view.shown[1]] = False
+    np.testing.assert_array_equal(found == 0, padded)
+    # Only the borders between colors are blurred.
+    off = np.abs(canvas[..., 0].astype(int) - found * 60)[~padded]
+    assert np.mean(off > 30) < 0.05
+
+
+def test_a_map_leads_back_to_its_image():
+  for height, width in ((30, 48), (48, 48), (97, 61), (480, 640), (5, 200)):
+    labels = np.arange(height * width).reshape(height, width)
+    for stretch in (False, True):
+      view = augment.whole_view(height, width, 48, stretch=stretch)
+      content = augment.content(height, width, view, 48)
+      back = augment.map_to_original(augment.see_map(labels, view, 48), content)
+      assert back.shape == (height, width)
+      # No pixel comes from further away than a pixel of the canvas.
+      rows, columns = np.divmod(back, width)
+      y, x = np.mgrid[:height, :width]
+      assert np.abs(rows - y).max() <= height / view.shown[0]
+      assert np.abs(columns - x).max() <= width / view.shown[1]
+      if max(height, width) <= 48:
+        np.testing.assert_array_equal(back, labels)
+
+
+def test_views_of_images_are_those_with_boxes():
+  image = np.random.default_rng(0).integers(0, 256, (40, 70, 3), np.uint8)
+  none = np.zeros((0, 4), np.float32)
+  for seed in range(10):
+    options = {"scale_min": 0.5, "scale_max": 2.0}
+    canvas, *_ = augment.train_view(image, none, 32, np.random.default_rng(seed), **options)
+    view = augment.random_view(40, 70, 32, np.random.default_rng(seed), **options)
+    np.testing.assert_array_equal(augment.see(image, view, 32), canvas)
+  view = augment.whole_view(40, 70, 32)
+  canvas, _, content = augment.fit(image, none, 32)
+  np.testing.assert_array_equal(augment.see(image, view, 32), canvas)
+  np.testing.assert_array_equal(augment.content(40, 70, view, 32), content)
