@@ -10,16 +10,16 @@ D/*_predicted.*     the pictures
 import argparse
 import contextlib
 import json
-import os
 import pathlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from rtune import commands, console, launch, restore, run_files
+from rtune.data.folder import SUFFIXES, image_files, image_ids
 from rtune.data.images import read_image
 from rtune.data.source import Example
 from rtune.errors import DataError, StorageError, UsageError
@@ -27,8 +27,6 @@ from rtune.evaluate import judge, make_predict
 from rtune.restore import Restored
 from rtune.tasks.task import Task
 
-# Files in folders; a file that is named is tried whatever it is called.
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff")
 _PROBLEM = "problem"
 
 
@@ -50,21 +48,6 @@ class ImageFiles:
     return {**raw, "size": image.shape[:2], _PROBLEM: problem}
 
 
-def image_ids(paths: Sequence[pathlib.Path]) -> list[int]:
-  """The number that a file is called, as in COCO; others get the numbers that are left, from 1."""
-  numbers: dict[int, int] = {}  # image id -> place in `paths`; of equal names the first keeps it
-  for place, path in enumerate(paths):
-    if path.stem.isascii() and path.stem.isdigit() and len(path.stem) <= 18:
-      numbers.setdefault(int(path.stem), place)
-  ids, following = {place: number for number, place in numbers.items()}, 1
-  for place in range(len(paths)):
-    while place not in ids and following in numbers:
-      following += 1
-    if place not in ids:
-      ids[place], following = following, following + 1
-  return [ids[place] for place in range(len(paths))]
-
-
 def find_images(names: Sequence[str], out: pathlib.Path) -> list[pathlib.Path]:
   """Files as they are named, folders with all that is in them, each file once.
 
@@ -74,25 +57,15 @@ def find_images(names: Sequence[str], out: pathlib.Path) -> list[pathlib.Path]:
   found, out = [], out.absolute()
   for name in names:
     path = pathlib.Path(name).expanduser().absolute()
-    found += _in_folder(path, out) if path.is_dir() else [path]
+    if path == out:
+      raise UsageError(f"{path} is --out as well; write to a folder without images of yours.")
+    found += image_files(path, out) if path.is_dir() else [path]
   for path in found:
     if out == path.parent:
       raise UsageError(f"{path} lies in --out; write to a folder without images of yours.")
   if not found:
-    raise UsageError(f"no images in {', '.join(names)}; known are {', '.join(_SUFFIXES)}.")
+    raise UsageError(f"no images in {', '.join(names)}; known are {', '.join(SUFFIXES)}.")
   return list(dict.fromkeys(found))
-
-
-def _in_folder(folder: pathlib.Path, out: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Image files below a folder, by name; not what an earlier call has written there."""
-  if folder == out:
-    raise UsageError(f"{folder} is --out as well; write to a folder without images of yours.")
-  for parent, folders, files in os.walk(folder):
-    here = pathlib.Path(parent)
-    folders[:] = sorted(name for name in folders if here / name != out)
-    for name in sorted(files):
-      if name.lower().endswith(_SUFFIXES) and not name.startswith("."):
-        yield here / name
 
 
 def predict_files(
