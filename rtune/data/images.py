@@ -13,6 +13,7 @@ from PIL import ExifTags, Image
 from rtune.errors import DataError
 
 MAX_PIXELS = 50_000_000
+_SMALL = 32  # pixels: side of what an image's color is told by
 
 # A closed list: some of Pillow's other readers start programs (EPS) or need a whole file to say no.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF")
@@ -83,6 +84,25 @@ def check_image(
       return (width, height) if turn and turn[0] else (height, width)
   except Exception as error:
     return _explain(error)
+
+
+def color_spread(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> float | str:
+  """How colored an image is: mean of largest - smallest of R, G, B, 0 to 255, of a small version.
+
+  A gray one has 0, with a JPEG's rounding below 1; photographs in color have 5 to 100. JPEG files
+  are decoded at an eighth of their size, so that this takes about a millisecond.
+
+  Returns:
+    The number, or what is wrong and how to mend it, as `check_image` does.
+  """
+  try:
+    with open(path, "rb") as file, _open_header(file, max_pixels) as image:
+      image.draft("RGB", (_SMALL, _SMALL))
+      small = Image.fromarray(_rgb(image)).resize((_SMALL, _SMALL), Image.Resampling.BOX)
+      pixels = np.asarray(small).astype(np.float32)
+  except Exception as error:
+    return _explain(error)
+  return float(np.mean(pixels.max(axis=-1) - pixels.min(axis=-1)))
 
 
 def _open_header(file: BinaryIO, max_pixels: int) -> Image.Image:

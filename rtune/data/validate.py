@@ -57,6 +57,30 @@ def load_json(path: str) -> Any:
   Raises:
     DataError: the file is missing, or not JSON (with line and column).
   """
+  content = _content(path)
+  try:
+    return json.loads(content)
+  except (ValueError, RecursionError) as error:  # bad syntax, bad UTF-8, nested too deeply
+    what = "is truncated" if _ends_early(error) else "is not JSON"
+    raise DataError(f"Annotation file {path} {what} ({error}). Copy or export it again.") from error
+
+
+def load_lines(path: str) -> list[str]:
+  """The lines of a text file, without spaces around them and without empty ones.
+
+  Raises:
+    DataError: the file is missing, or not text.
+  """
+  try:
+    lines = _content(path).decode("utf-8-sig").splitlines()
+  except UnicodeDecodeError as error:
+    raise DataError(
+      f"Annotation file {path} is not text ({error}). Give a folder, a .json, or a list of names."
+    ) from error
+  return [line.strip() for line in lines if line.strip()]
+
+
+def _content(path: str) -> bytes:
   try:
     with open(path, "rb") as file:
       content = file.read()
@@ -66,11 +90,7 @@ def load_json(path: str) -> Any:
     ) from error
   if not content.strip():
     raise DataError(f"Annotation file {path} is empty. Copy it again.")
-  try:
-    return json.loads(content)
-  except (ValueError, RecursionError) as error:  # bad syntax, bad UTF-8, nested too deeply
-    what = "is truncated" if _ends_early(error) else "is not JSON"
-    raise DataError(f"Annotation file {path} {what} ({error}). Copy or export it again.") from error
+  return content
 
 
 def _ends_early(error: Exception) -> bool:

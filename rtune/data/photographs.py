@@ -1,0 +1,142 @@
+"""Photographs without annotation, such as colorization learns from, checked before training."""
+
+import hashlib
+import os
+import pathlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from rtune.data import coco_json, folder, validate
+from rtune.data.images import MAX_PIXELS, color_spread, read_image
+from rtune.data.source import Example
+from rtune.errors import UsageError
+
+_THREADS = 16
+_SPLITS = ("", "train", "val")
+
+
+class Photographs:
+  """A `Source` of photographs in color: a folder, a list of files, or the images of a COCO JSON.
+
+  An example has `image` uint8 [H, W, 3] and `image_id`. What is transparent is put on white. Gray
+  photographs teach that all is gray, so they are left out and counted.
+
+  Attributes:
+    warnings: what was left out, one line for each kind; empty if nothing was.
+  """
+
+  def __init__(
+    self,
+    annotations: str,
+    images: str = "",
+    *,
+    split: str = "",
+    holdout: float = 0.1,
+    least_color: float = 3.0,
+    max_pixels: int = MAX_PIXELS,
+    allow_outside_root: bool = False,
+    check_images: bool = True,
+  ):
+    """Finds the photographs and looks at each.
+
+    Args:
+      annotations: a folder, searched with all that is in it; or a JSON with the list `images` of
+        records with `file_name`, and with `id` if the images have numbers; or a text file with a
+        name on each line.
+      images: folder that the names of a JSON or a list start from. Empty: `info.image_root` of the
+        JSON, from the JSON's own folder, or the file's own folder.
+      split: "val" for a share of the photographs, "train" for the others, empty for all of them.
+        Which is which follows from each name alone, and stays as photographs come and go.
+      holdout: the share of "val".
+      least_color: photographs with a smaller mean difference of largest and smallest of R, G, B
+        (0..255) are gray. 0 keeps all and reads none of them: for large sets that are known.
+      max_pixels: larger images are refused.
+      allow_outside_root: also read images whose names or links lead out of the image folder, and
+        an absolute `info.image_root`.
+      check_images: look at the header of every image file now. Otherwise broken files come to
+        light while training.
+
+    Raises:
+      UsageError: a split that does not exist.
+      DataError: one report of all that is wrong.
+    """
+    if split not in _SPLITS:
+      raise UsageError(f"Photographs: split is {split!r}; it must be 'train', 'val' or empty")
+    if not 0 < holdout < 1:
+      raise UsageError(f"Photographs: holdout is {holdout}; it must lie between 0 and 1")
+    annotations = os.path.expanduser(annotations)
+    report = validate.Report(annotations)
+    root, names, ids = _find(annotations, os.path.expanduser(images), allow_outside_root, report)
+    self._max_pixels = max_pixels
+    keep = [row for row, name in enumerate(names) if not split or _split(name, holdout) == split]
+    paths = validate.locate_images(root, [names[row] for row in keep], allow_outside_root, report)
+    if check_images:
+      validate.check_images(paths, max_pixels, report)
+    report.raise_errors()
+    colored = _colored(paths, least_color, max_pixels, report)
+    if not any(colored):
+      what = f"{split} split of {len(names)} images" if split else f"{len(names)} images"
+      report.error("sets without a photograph in color", "Give more, or others", what)
+    report.raise_errors()
+    self._paths = [path for path, kept in zip(paths, colored, strict=True) if kept]
+    self._image_ids = [ids[row] for row, kept in zip(keep, colored, strict=True) if kept]
+    self.warnings = report.warnings()
+
+  def __len__(self) -> int:
+    return len(self._paths)
+
+  def __getitem__(self, index: int) -> Example:
+    """Reads one photograph; raises DataError, naming the file, if that fails."""
+    if not 0 <= index < len(self):
+      raise IndexError(f"image {index} of {len(self)}")
+    image = read_image(self._paths[index], self._max_pixels)
+    return {"image": image, "image_id": self._image_ids[index]}
+
+
+def _find(
+  where: str, images: str, allow_outside: bool, report: validate.Report
+) -> tuple[str, list[str], list[int]]:
+  """The folder that names start from, the names, and the numbers of the images."""
+  if os.path.isdir(where):
+    root = pathlib.Path(where)
+    names = [path.relative_to(root).as_posix() for path in folder.image_files(root)]
+    return where, names, _numbers(names)
+  beside = images or os.path.dirname(where) or "."
+  if not where.lower().endswith(".json"):
+    names = validate.load_lines(where)
+    return beside, names, _numbers(names)
+  data = validate.load_json(where)
+  records = validate.sections(data, ("images",), report)["images"]
+  names = coco_json.file_names(records, report)
+  root = images or coco_json.image_root(where, data, allow_outside, report)
+  # Lists of photographs often have no ids, for nothing refers to them.
+  has_ids = any("id" in record for record in records)
+  ids = coco_json.image_ids(records, report) if has_ids else _numbers(names)
+  report.raise_errors()
+  return root, names, ids
+
+
+def _numbers(names: Sequence[str]) -> list[int]:
+  return folder.image_ids([pathlib.Path(name) for name in names])
+
+
+def _split(name: str, holdout: float) -> str:
+  digest = hashlib.sha256(name.encode(errors="surrogateescape")).digest()
+  return "val" if int.from_bytes(digest[:8], "big") < holdout * 2**64 else "train"
+
+
+def _colored(
+  paths: Sequence[str], least_color: float, max_pixels: int, report: validate.Report
+) -> list[bool]:
+  """Which photographs are in color; gray ones are warnings, unreadable ones errors."""
+  if least_color <= 0:
+    return [True] * len(paths)
+  with ThreadPoolExecutor(_THREADS) as pool:
+    spreads = list(pool.map(lambda path: color_spread(path, max_pixels), paths))
+  for path, spread in zip(paths, spreads, strict=True):
+    if isinstance(spread, str):
+      report.error("image files that cannot be read", "Each as told", f"{path!r} {spread}")
+    elif spread < least_color:
+      kind = f"gray photographs, of {len(paths)} in all"
+      report.warn(kind, "Left out; set least_color=0 to keep them", repr(path))
+  return [isinstance(spread, float) and spread >= least_color for spread in spreads]
