@@ -110,7 +110,7 @@ def paper(config: ConfigDict) -> None:
   config.model.decoder.update(
     width=768, depth=6, num_heads=12, mlp_dim=3072
   )  # L: 6 layers; width unknown
-  config.model.remat = True
+  config.model.update(remat=True, scan_layers=True)
 
   config.mle.update(steps=10_000, batch_size=256)  # L: not known
   config.mle.optim.update(name="adafactor", lr=3e-4, warmup_steps=1000)  # H: Adafactor; L: rate

@@ -124,7 +124,7 @@ def paper(config: ConfigDict) -> None:
   config.model.decoder.update(
     width=512, depth=6, num_heads=8, mlp_dim=2048
   )  # H: 6 layers; M: width
-  config.model.remat = True
+  config.model.update(remat=True, scan_layers=True)
 
   for phase in (config.mle, config.control):
     phase.mistakes.fn = phase.supervised.fn = ""  # H: the paper needs no noise augmentation

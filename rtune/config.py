@@ -61,6 +61,7 @@ class Model:
   decoder: Decoder = Decoder()  # of answers
   dtype: str = "auto"  # of compute: "float32", "bfloat16"; auto: bfloat16 except on CPU
   remat: bool = False  # recompute activations in the backward pass: less memory, more time
+  scan_layers: bool = False  # training runs layers as a loop: deep models compile far sooner
   cache_block: int = (
     64  # the sampler's caches grow by this many tokens; memory traffic for compiles
   )

@@ -71,6 +71,12 @@ def check(config: Any) -> None:
       f"config.reward.baseline={config.reward.baseline!r} compares samples of one image; set "
       "config.reward.num_samples to 2 or more, or the baseline to 'greedy', 'batch' or 'none'."
     )
+  for part in ("encoder", "decoder"):
+    if config.model.scan_layers and get(config, f"model.{part}.drop_path"):
+      raise UsageError(
+        f"config.model.scan_layers runs equal layers, and config.model.{part}.drop_path makes them "
+        "differ: set it to 0, or scan_layers to False."
+      )
   for path in ("task", "data.train", "data.val"):
     if not get(config, path).fn:
       raise UsageError(f"config.{path}.fn is empty; it names the code to use ('module:attribute').")

@@ -21,6 +21,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from rtune.models import attention
+from rtune.models.scan import scan_layers
 from rtune.models.vit import DropPath, Mlp
 
 
@@ -73,9 +75,13 @@ class Attention(nn.Module):
     self.value = project(heads, -1)
     self.out = project(self.width, (-2, -1))
 
+  @property
+  def head_width(self) -> int:
+    return self.width // self.num_heads
+
   def queries(self, x):
     """[..., D] -> [..., H, K], scaled."""
-    return self.query(x) * (self.width // self.num_heads) ** -0.5
+    return self.query(x) * self.head_width**-0.5
 
   def of_memory(self, memory_BND) -> KeyValue:
     """Keys and values of an image, once for all its samples and all decoding steps."""
@@ -87,6 +93,11 @@ class Attention(nn.Module):
   def cross(self, x_BSLD, memory: KeyValue):
     """Every token of every sample attends to its image."""
     batch, samples, length, _ = x_BSLD.shape
+    if length > 1 and attention.has_kernel(self.dtype, self.head_width):
+      query_BQHK = self.query(x_BSLD).reshape(batch, samples * length, self.num_heads, -1)
+      key_BNHK = jnp.einsum("bhkn->bnhk", memory.key)
+      answer_BQHK = attention.fused(query_BQHK, key_BNHK, jnp.einsum("bhnk->bnhk", memory.value))
+      return self.out(answer_BQHK.reshape(batch, samples, length, self.num_heads, -1))
     query_BHQK = jnp.einsum("bslhk->bhslk", self.queries(x_BSLD)).reshape(
       batch, self.num_heads, samples * length, -1
     )
@@ -97,6 +108,11 @@ class Attention(nn.Module):
   def causal(self, x_BSLD):
     """Every token attends to itself and to those before it in its sample."""
     length = x_BSLD.shape[2]
+    if attention.has_kernel(self.dtype, self.head_width):
+      heads = (-1, length, self.num_heads, self.head_width)
+      projected = [part(x_BSLD) for part in (self.query, self.key, self.value)]
+      answer = attention.fused(*(x.reshape(heads) for x in projected), causal=True)
+      return self.out(answer.reshape(projected[0].shape))
     scores = jnp.einsum("bslhk,bsmhk->bshlm", self.queries(x_BSLD), self.key(x_BSLD))
     mask_LM = jnp.tril(jnp.ones((length, length), bool))
     weights = _softmax(jnp.where(mask_LM, scores, -1e30)).astype(self.dtype)
@@ -109,7 +125,7 @@ class Attention(nn.Module):
 
   def cached(self, x_BSD, position, cache: KeyValue, qkv):
     """One new token a sample attends to the cache, which is returned with the token in it."""
-    scale = (self.width // self.num_heads) ** -0.5
+    scale = self.head_width**-0.5
     query, key, value = jnp.split(jnp.einsum("bsd,dhk->bshk", x_BSD, qkv), 3, axis=2)
 
     def put(cache_BSHMK, new_BSHK):
@@ -176,6 +192,7 @@ class Decoder(nn.Module):
   dropout: float = 0.0
   drop_path: float = 0.0
   remat: bool = False
+  scan: bool = False
 
   def setup(self):
     # The rule of init that keeps logits near zero: uniform predictions at the first step.
@@ -187,11 +204,7 @@ class Decoder(nn.Module):
     block = nn.remat(DecoderBlock, static_argnums=(3,)) if self.remat else DecoderBlock
     self.blocks = [
       block(
-        self.width,
-        self.num_heads,
-        self.mlp_dim,
-        self.dtype,
-        self.dropout,
+        *self._sizes,
         self.drop_path * layer / max(self.depth - 1, 1),
         name=f"EncDecBlock{layer}",
       )
@@ -201,6 +214,10 @@ class Decoder(nn.Module):
     self.LogitsDense = nn.Dense(
       self.vocab_size, dtype=self.dtype, kernel_init=nn.initializers.zeros
     )
+
+  @property
+  def _sizes(self):
+    return self.width, self.num_heads, self.mlp_dim, self.dtype, self.dropout
 
   def __call__(
     self,
@@ -212,8 +229,14 @@ class Decoder(nn.Module):
     inputs_BSL = jnp.pad(tokens_BSL, ((0, 0), (0, 0), (1, 0)))[:, :, :-1]
     position_LD = self.pos_embedding[0, : inputs_BSL.shape[2]].astype(self.dtype)
     x_BSLD = self.EmbedTargets(inputs_BSL) + position_LD
-    for block in self.blocks:
-      x_BSLD = block(x_BSLD, memory_BND, deterministic)
+    if self.scan and not self.is_initializing():
+      params = [self.variables["params"][f"EncDecBlock{layer}"] for layer in range(self.depth)]
+      layer = DecoderBlock(*self._sizes, parent=None)
+      key = None if deterministic else self.make_rng("dropout")
+      x_BSLD = scan_layers(layer, params, x_BSLD, memory_BND, key=key, remat=self.remat)
+    else:
+      for block in self.blocks:
+        x_BSLD = block(x_BSLD, memory_BND, deterministic)
     return self.LogitsDense(self.LayerNorm(x_BSLD)).astype(jnp.float32)
 
   def of_memory(self, memory_BND: Float[Array, "b n d"]) -> tuple[Fixed, ...]:

@@ -69,6 +69,7 @@ def build(model: config.Model, vocab_size: int, max_length: int) -> EncoderDecod
     dropout=size.dropout,
     drop_path=size.drop_path,
     remat=model.remat,
+    scan=model.scan_layers,
     conv_stem=size.conv_stem,
   )
   decoder = Decoder(
@@ -82,5 +83,6 @@ def build(model: config.Model, vocab_size: int, max_length: int) -> EncoderDecod
     dropout=model.decoder.dropout,
     drop_path=model.decoder.drop_path,
     remat=model.remat,
+    scan=model.scan_layers,
   )
   return EncoderDecoder(encoder, decoder)

@@ -16,6 +16,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from rtune.models import attention
+from rtune.models.scan import scan_layers
+
 # name -> (width, depth, mlp_dim, heads). Table 2 of "Scaling Vision Transformers" (2106.04560).
 VARIANTS = {
   "Ti": (192, 12, 768, 3),
@@ -64,6 +67,11 @@ class DropPath(nn.Module):
     return jnp.where(keep, branch / (1 - self.rate), 0).astype(branch.dtype)
 
 
+def _fused(query, key, value, **_):
+  """What `nn.MultiHeadDotProductAttention` calls where there is a kernel."""
+  return attention.fused(query, key, value)
+
+
 class Block(nn.Module):
   """Pre-norm self-attention and MLP."""
 
@@ -76,7 +84,9 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, x_BND, deterministic: bool):
     branch = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_0")(x_BND)
+    kernel = attention.has_kernel(self.dtype, x_BND.shape[-1] // self.num_heads)
     branch = nn.MultiHeadDotProductAttention(
+      attention_fn=_fused if kernel else nn.dot_product_attention,
       num_heads=self.num_heads,
       kernel_init=nn.initializers.xavier_uniform(),
       dtype=self.dtype,
@@ -100,21 +110,22 @@ class Stack(nn.Module):
   dropout: float = 0.0
   drop_path: float = 0.0
   remat: bool = False
+  scan: bool = False
 
   @nn.compact
   def __call__(self, x_BND, deterministic: bool):
-    block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
-    for layer in range(self.depth):
-      # Deeper layers are dropped more often, from 0 to `drop_path` (Huang et al. 2016).
-      drop_path = self.drop_path * layer / max(self.depth - 1, 1)
-      x_BND = block(
-        self.num_heads,
-        self.mlp_dim,
-        self.dtype,
-        self.dropout,
-        drop_path,
-        name=f"encoderblock_{layer}",
-      )(x_BND, deterministic)
+    names = [f"encoderblock_{layer}" for layer in range(self.depth)]
+    sizes = (self.num_heads, self.mlp_dim, self.dtype, self.dropout)
+    if self.scan and not self.is_initializing():
+      params = [self.variables["params"][name] for name in names]
+      key = None if deterministic else self.make_rng("dropout")
+      x_BND = scan_layers(Block(*sizes, parent=None), params, x_BND, key=key, remat=self.remat)
+    else:
+      block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
+      for layer, name in enumerate(names):
+        # Deeper layers are dropped more often, from 0 to `drop_path` (Huang et al. 2016).
+        drop_path = self.drop_path * layer / max(self.depth - 1, 1)
+        x_BND = block(*sizes, drop_path, name=name)(x_BND, deterministic)
     return nn.LayerNorm(dtype=self.dtype, name="encoder_norm")(x_BND)
 
 
@@ -169,6 +180,7 @@ class ViT(nn.Module):
   drop_path: float = 0.0
   remat: bool = False
   conv_stem: bool = False
+  scan: bool = False
 
   @nn.compact
   def __call__(
@@ -192,5 +204,6 @@ class ViT(nn.Module):
       self.dropout,
       self.drop_path,
       self.remat,
+      self.scan,
       name="Transformer",
     )(x_BND, deterministic)

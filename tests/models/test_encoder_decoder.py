@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from rtune import config as configs
-from rtune.models import encoder_decoder, vit
+from rtune.models import attention, encoder_decoder, vit
 from rtune.models.decoder import Decoder
 
 SIZE, VOCAB, LENGTH = 16, 9, 10
+PARTS = ("encoder", "decoder")
 CONFIG = configs.Model(
   encoder=configs.Encoder(patch_size=8, width=16, depth=1, num_heads=2, mlp_dim=32),
   decoder=configs.Decoder(width=24, depth=2, num_heads=3, mlp_dim=40),
@@ -203,3 +204,81 @@ def test_shorter_sequences_are_beginnings_of_longer_ones(network):
     for t in (tokens, tokens[:, :, :4])
   )
   np.testing.assert_allclose(part, whole[:, :, :4], atol=1e-5)
+
+
+def loss_and_gradient(config, params, images, tokens):
+  """A scalar that depends on every logit, and its gradient."""
+  model = encoder_decoder.build(config, VOCAB, LENGTH)
+
+  def loss(params):
+    return jnp.mean(jnp.sin(model.apply({"params": params}, images, tokens)))
+
+  return jax.jit(jax.value_and_grad(loss))(params)
+
+
+@pytest.fixture(scope="module")
+def deep():
+  """A config with several layers in both parts, weights that make all of them matter, inputs."""
+  deeper = {part: dataclasses.replace(getattr(CONFIG, part), depth=2) for part in PARTS}
+  config = dataclasses.replace(CONFIG, **deeper)
+  model = encoder_decoder.build(config, VOCAB, LENGTH)
+  rng = np.random.default_rng(0)
+  images = jnp.asarray(rng.integers(0, 256, (2, SIZE, SIZE, 3), np.uint8))
+  tokens = jnp.asarray(rng.integers(0, VOCAB, (2, 3, LENGTH), np.int32))
+  shapes = jax.eval_shape(model.init, jax.random.key(0), images, tokens)["params"]
+  params = jax.tree.map(lambda x: jnp.asarray(0.3 * rng.normal(size=x.shape), jnp.float32), shapes)
+  return config, params, images, tokens
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_scanned_layers_are_the_unrolled_ones(deep, remat):
+  config, *given = deep
+  plain = loss_and_gradient(config, *given)
+  scanned = loss_and_gradient(dataclasses.replace(config, scan_layers=True, remat=remat), *given)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), plain, scanned)
+
+
+def test_scanned_layers_have_the_parameters_of_the_unrolled_ones(deep):
+  config, params, images, tokens = deep
+  model = encoder_decoder.build(dataclasses.replace(config, scan_layers=True), VOCAB, LENGTH)
+  made = jax.eval_shape(model.init, jax.random.key(0), images, tokens)["params"]
+  assert jax.tree.map(jnp.shape, made) == jax.tree.map(jnp.shape, params)
+
+
+def test_scanned_layers_draw_their_own_dropout(deep):
+  config, params, images, tokens = deep
+  dropped = {part: dataclasses.replace(getattr(config, part), dropout=0.5) for part in PARTS}
+  config = dataclasses.replace(config, scan_layers=True, **dropped)
+  model = encoder_decoder.build(config, VOCAB, LENGTH)
+
+  @jax.jit
+  def logits(key):
+    return model.apply({"params": params}, images, tokens, False, rngs={"dropout": key})
+
+  first, again, other = (logits(jax.random.key(seed)) for seed in (0, 0, 1))
+  np.testing.assert_array_equal(first, again)
+  assert jnp.max(jnp.abs(first - other)) > 0.1
+
+
+def test_the_fused_kernel_is_called_as_the_plain_products_compute(deep, monkeypatch):
+  config, *given = deep
+  plain = loss_and_gradient(config, *given)
+  calls, fused = [], attention.fused
+
+  def anywhere(query, key, value, causal=False):
+    calls.append(causal)
+    return fused(query, key, value, causal, "xla")
+
+  monkeypatch.setattr(attention, "has_kernel", lambda dtype, head_width: True)
+  monkeypatch.setattr(attention, "fused", anywhere)
+  fused_ones = loss_and_gradient(config, *given)
+  # Encoder; then in each layer of the decoder self-attention, then attention to the image.
+  assert calls == [False] * 2 + [True, False] * 2
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), plain, fused_ones
+  )
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_cpus_have_no_fused_kernel(dtype):
+  assert not attention.has_kernel(jnp.dtype(dtype), 64)
