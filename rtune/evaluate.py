@@ -8,6 +8,7 @@ Dimension key:
 
 import argparse
 import contextlib
+import functools
 import json
 import math
 import pathlib
@@ -21,6 +22,7 @@ from jax.sharding import Mesh
 
 from rtune import commands, console, launch, parts, restore, run_files, sharding
 from rtune import config as configs
+from rtune.code_step import make_reconstruct
 from rtune.data import loader
 from rtune.data.source import Example, Source
 from rtune.errors import DataError, UsageError
@@ -60,7 +62,7 @@ def make_predict(task: Task, policy: Policy, frozen: Any, beam: int = 1) -> Pred
     raise UsageError(f"A beam of {beam} is asked for, but this task's policy has no beam search.")
 
   @jax.jit
-  def predict(params, batch):
+  def predict(frozen, params, batch):
     images = batch["image"]
     best = policy.mode(params, images) if beam <= 1 else policy.search(params, images, beam)
     actions = best[:, None]
@@ -68,7 +70,7 @@ def make_predict(task: Task, policy: Policy, frozen: Any, beam: int = 1) -> Pred
     predictions = task.decode(frozen, actions, batch, scored)
     return actions, jax.tree.map(lambda x: x[:, 0], predictions)
 
-  return predict
+  return functools.partial(predict, frozen)
 
 
 def evaluate(
@@ -175,10 +177,11 @@ def evaluate_phase(
   """Evaluates the weights that a phase has left behind ("" = the last), in this process alone.
 
   Args:
-    predict: of `make_predict`; one for all phases compiles once.
+    predict: of `make_predict`; one for all phases compiles once. The phase codes has its own.
     num_examples: how many of `source`, from the first on; 0 = all.
   """
   phase, params = restore.load_params(run, phase)
+  predict = make_reconstruct(run.task) if phase == "codes" else predict
   reward, data = run.config.reward, run.config.data
   scoring = make_scoring(reward, run.task, run.frozen, run.mesh) if reward.fn else None
   total = min(len(source), num_examples or len(source))

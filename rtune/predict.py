@@ -158,6 +158,11 @@ def _command(flags: argparse.Namespace) -> None:
   batch_size = flags.batch_size or min(most, -(-len(paths) // devices) * devices)
   run = restore.with_batch_size(run, batch_size)
   phase, params = restore.load_params(run, flags.phase)
+  if phase == "codes":
+    raise UsageError(
+      f"{run.folder}: the phase codes has trained a code model, which predicts nothing by itself; "
+      "give --phase mle or reward, once one is finished."
+    )
   try:
     out.mkdir(parents=True, exist_ok=True)
   except OSError as error:

@@ -108,6 +108,7 @@ def _head(
     ("trained on", _call(config.data.train.fn, config.data.train.args)),
     ("validated on", _call(config.data.val.fn, config.data.val.args)),
     ("starts from", config.init_from),
+    ("code model from", config.codes_init),
     ("compared with", str(other.folder) if other else ""),
   ]
   skipped = sum(branch.rows[-1].get("skipped", 0) for branch in branches)
@@ -125,7 +126,7 @@ def _phase_table(config: configs.Config, phases: Sequence[Phase]) -> str:
   seconds = {phase.name: phase.seconds for phase in phases if phase.own}
   rows = []
   for name in config.phases:
-    if name == "mle" and config.init_from:
+    if run_files.stand_in(config, name):
       continue
     phase, spent = getattr(config, name), seconds.get(name)
     rows.append(

@@ -8,17 +8,17 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from rtune import code_weights, parts, run_files, sharding, uvim_weights, weights
 from rtune import config as configs
-from rtune import parts, run_files, sharding, weights
 from rtune.errors import UsageError
 from rtune.policies.policy import Policy
 from rtune.tasks.task import Task
 
-PHASES = ("mle", "control", "reward")
+PHASES = ("codes", "mle", "control", "reward")
 
 
 class Restored(NamedTuple):
-  """What a workdir says of its run."""
+  """What a workdir says of its run; `frozen` is its code model, {} where it has none."""
 
   folder: pathlib.Path
   config: configs.Config
@@ -38,7 +38,8 @@ def restore(workdir: str | pathlib.Path) -> Restored:
   config = run_files.read_config(folder)
   task = parts.build(config.task, "task").load(folder)
   mesh = sharding.make_mesh(devices=jax.local_devices())
-  return Restored(folder, config, task, task.policy(config.model), {}, mesh)
+  frozen = code_weights.load(task, folder, mesh)
+  return Restored(folder, config, task, task.policy(config.model), frozen, mesh)
 
 
 def with_batch_size(run: Restored, batch_size: int | None) -> Restored:
@@ -58,6 +59,8 @@ def finished(run: Restored) -> tuple[str, ...]:
 def load_params(run: Restored, phase: str = "") -> tuple[str, Any]:
   """The name and the parameters of a phase, by default the last one that is finished.
 
+  Those of the phase codes are the variables of the code model.
+
   Raises:
     UsageError: the phase is not there, or its weights are of another model.
   """
@@ -66,9 +69,11 @@ def load_params(run: Restored, phase: str = "") -> tuple[str, Any]:
     found = f"there is {', '.join(there)}" if there else "no phase is finished"
     raise UsageError(f"{run.folder} has no weights of {phase or 'any phase'}; {found}.")
   phase = phase or there[-1]
+  if phase == "codes":
+    return phase, run.frozen
   image = run.task.example(run.task.unlabeled(np.zeros((16, 16, 3), np.uint8), 0), None)["image"]
   shapes = jax.eval_shape(run.policy.init, jax.random.key(0), image[None])
-  params = weights.merge(shapes, weights.load_weights(_weights_path(run, phase)))
+  params = weights.merge(shapes, uvim_weights.load_policy(_weights_path(run, phase)))
   return phase, jax.device_put(params, sharding.replicated(run.mesh))
 
 

@@ -9,8 +9,18 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from rtune import (
+  code_weights,
+  console,
+  parts,
+  run_files,
+  sharding,
+  uvim_weights,
+  vit_weights,
+  warm_start,
+  weights,
+)
 from rtune import config as configs
-from rtune import console, parts, run_files, sharding, vit_weights, warm_start, weights
 from rtune.data.source import Source
 from rtune.errors import DataError, UsageError
 from rtune.policies.policy import Policy
@@ -20,7 +30,10 @@ from rtune.tasks.task import Task, settings
 
 
 class Setup(NamedTuple):
-  """A config made real. `config.task` says all that the task has learned from the data."""
+  """A config made real. `config.task` says all that the task has learned from the data.
+
+  `frozen` is what the task's functions take under this name; {} until there is one.
+  """
 
   config: configs.Config
   task: Task
@@ -77,6 +90,8 @@ def _check_names(config: configs.Config, task: Task) -> None:
     parts.check_args(fn, with_known(fn, config.reward.args, task), "reward", given=2)
   for name in config.phases:
     phase = getattr(config, name)
+    if name == "codes":
+      continue
     _check_part(phase.supervised, f"{name}.supervised", given=4)
     if name != "reward":
       _check_part(phase.mistakes, f"{name}.mistakes", given=3)
@@ -103,7 +118,9 @@ def check_start(setup: Setup, folder: pathlib.Path) -> None:
   config = setup.config
   if (folder / run_files.CONFIG).is_file():
     return
-  if config.init_from or config.phases[0] != "mle":
+  code_weights.check(config, setup.task, folder)
+  policies = [name for name in config.phases if name != "codes"]
+  if policies and (config.init_from or policies[0] != "mle"):
     _check_learned(setup.task, _stand_in(config, folder))
   if config.encoder_init and not pathlib.Path(config.encoder_init).expanduser().is_file():
     raise UsageError(f"config.encoder_init: {config.encoder_init} does not exist.")
@@ -121,8 +138,13 @@ def _check_learned(task: Task, path: pathlib.Path) -> None:
 
 
 def initial_params(setup: Setup, phase: str, folder: pathlib.Path) -> Any:
-  """Parameters a phase starts from: random, an encoder's, someone's, or those of our mle phase."""
+  """Parameters a phase starts from: random, an encoder's, someone's, or those of our mle phase.
+
+  Of the phase codes they are the variables of the code model.
+  """
   config = setup.config
+  if phase == "codes":
+    return _initial_codes(setup)
   example = setup.task.example(setup.val[0], None)["image"]
   images = np.stack([example] * setup.mesh.size)
   shapes = jax.eval_shape(setup.policy.init, jax.random.key(0), images)
@@ -131,29 +153,28 @@ def initial_params(setup: Setup, phase: str, folder: pathlib.Path) -> Any:
   if phase != "mle":
     path = _stand_in(config, folder)
     console.stage(f"{phase} starts from {path}")
-    loaded = weights.merge(shapes, weights.load_weights(path))
-    return _place(loaded, shardings)
+    loaded = weights.merge(shapes, uvim_weights.load_policy(path, console.say), log=console.say)
+    return sharding.place(loaded, shardings)
   init = jax.jit(setup.policy.init, out_shardings=shardings)
   params = init(jax.random.key(config.seed), images)
   if config.encoder_init:
     encoder = vit_weights.load_encoder(config.encoder_init, params["encoder"], console.say)
-    params = {**params, "encoder": _place(encoder, shardings["encoder"])}
+    params = {**params, "encoder": sharding.place(encoder, shardings["encoder"])}
   if config.warm_start:
     path = run_files.find_weights(config.warm_start, "config.warm_start")
     console.stage(f"mle starts from {path}")
     loaded = weights.load_weights(path)
-    params = _place(warm_start.adopt(sharding.on_host(params), loaded, console.say), shardings)
+    params = sharding.place(
+      warm_start.adopt(sharding.on_host(params), loaded, console.say), shardings
+    )
   return params
 
 
-def _place(tree: Any, shardings: Any) -> Any:
-  """Host arrays that every process has, as global arrays."""
-
-  def put(leaf, sharding_):
-    host = np.asarray(leaf)
-    return jax.make_array_from_callback(host.shape, sharding_, lambda index: host[index])
-
-  return jax.tree.map(put, tree, shardings)
+def _initial_codes(setup: Setup) -> Any:
+  init, shapes = setup.task.codes_of().init, code_weights.shapes(setup.task)
+  strategy = "fsdp" if setup.config.shard_parameters else "replicate"
+  shardings = sharding.param_shardings(setup.mesh, shapes, strategy)
+  return jax.jit(init, out_shardings=shardings)(jax.random.key(setup.config.seed))
 
 
 def _stand_in(config: configs.Config, folder: pathlib.Path) -> pathlib.Path:

@@ -113,6 +113,16 @@ def put_batch(mesh: Mesh, local_batch: Mapping[str, np.ndarray]) -> dict[str, ja
   }
 
 
+def place(tree: PyTree, shardings: PyTree) -> PyTree:
+  """Host arrays that every process has, as global arrays."""
+
+  def put(leaf, where):
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, where, lambda index: host[index])
+
+  return jax.tree.map(put, tree, shardings)
+
+
 def local_rows(array: jax.Array) -> np.ndarray:
   """The rows of a batch that this process put in: the inverse of `put_batch` for one array."""
   if array.is_fully_addressable:

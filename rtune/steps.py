@@ -63,8 +63,12 @@ def imitation_step(
   """Maximum likelihood: raises the log-probability of the ground truth.
 
   Args:
+    frozen: arrays, which are an argument of the compiled step, not constants in it.
     shardings: where the state lives, before and after.
     lesson: what is learned beside it, on answers with mistakes.
+
+  Returns:
+    A jitted function with `frozen` bound as its first argument.
   """
 
   def loss_fn(params, part):
@@ -79,22 +83,24 @@ def imitation_step(
     }
     loss = losses.imitation(scored)
     if lesson:
-      aux["supervised"] = lesson.loss(rest, answers_BSL[:, 1:], batch)
+      aux["supervised"] = lesson.loss(part["frozen"], rest, answers_BSL[:, 1:], batch)
       loss += aux["supervised"]
     return loss, aux
 
-  @functools.partial(jax.jit, donate_argnums=0, out_shardings=(shardings, None))
-  def step(state: State, batch: Batch) -> tuple[State, Metrics]:
+  @functools.partial(jax.jit, donate_argnums=1, out_shardings=(shardings, None))
+  def step(frozen, state: State, batch: Batch) -> tuple[State, Metrics]:
     target_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
     answers = [task.targets(frozen, batch, target_key)]
     if lesson:
       answers.append(lesson.mistakes(batch, jax.random.fold_in(target_key, 1)))
     inputs = {"batch": dict(batch), "answers": jnp.stack(answers, axis=1)}
-    grads, loss, aux = _accumulate(loss_fn, state.params, inputs, phase.accumulate, dropout_key)
-    state, metrics = _apply(state, optimizer, grads, loss)
+    grads, loss, aux = accumulate(
+      loss_fn, state.params, inputs, phase.accumulate, dropout_key, {"frozen": frozen}
+    )
+    state, metrics = apply_update(state, optimizer, grads, loss)
     return state, metrics | _by_position(aux, ("nll", "entropy"))
 
-  return step
+  return functools.partial(step, frozen)
 
 
 def reward_step(
@@ -130,7 +136,7 @@ def reward_step(
   mode = jax.jit(policy.mode)
   update = jax.jit(
     reward_update(task, policy, optimizer, phase, scoring),
-    donate_argnums=0,
+    donate_argnums=1,
     out_shardings=(shardings, None),
   )
 
@@ -151,7 +157,7 @@ def reward_step(
       with clock("score"):
         greedy_B = scoring.score(greedy[:, None], batch).reward[:, 0]
     return jax.block_until_ready(
-      update(state, batch, _join(pending), _join(scores), greedy_B, reference)
+      update(frozen, state, batch, _join(pending), _join(scores), greedy_B, reference)
     )
 
   return step
@@ -184,7 +190,8 @@ def reward_update(task, policy, optimizer, phase: config.Reward, scoring: Scorin
       kl = losses.kl_divergence(scored, reference)
       terms["kl_term"] = phase.kl * kl
     if scoring.supervised is not None:
-      terms["supervised"] = scoring.supervised(scored, part["actions"], part["batch"])
+      given = part["frozen"], scored, part["actions"], part["batch"]
+      terms["supervised"] = scoring.supervised(*given)
     aux = {name: jnp.asarray(value) for name, value in terms.items()}
     if phase.kl:
       aux["kl"] = kl
@@ -192,15 +199,15 @@ def reward_update(task, policy, optimizer, phase: config.Reward, scoring: Scorin
     aux |= {"length": jnp.mean(jnp.sum(scored.mask, axis=-1))}
     return sum(terms.values()), aux | {"log_prob": scored.log_prob}
 
-  def update(state: State, batch, sampled: Sampled, scores: Scores, greedy_B, reference):
+  def update(frozen, state: State, batch, sampled: Sampled, scores: Scores, greedy_B, reference):
     advantages_BS = losses.advantages(
       scores.reward, scores.valid, phase.baseline, greedy_B, phase.normalize
     )
     inputs = {"batch": dict(batch), "actions": sampled.actions, "advantages": advantages_BS}
-    shared = {"reference": reference} if phase.kl else {}
-    grads, loss, aux = _accumulate(loss_fn, state.params, inputs, phase.accumulate, None, shared)
+    shared = {"frozen": frozen} | ({"reference": reference} if phase.kl else {})
+    grads, loss, aux = accumulate(loss_fn, state.params, inputs, phase.accumulate, None, shared)
     gap = jnp.max(jnp.abs(aux.pop("log_prob") - sampled.log_prob))
-    state, metrics = _apply(state, optimizer, grads, loss, jnp.any(scores.valid))
+    state, metrics = apply_update(state, optimizer, grads, loss, jnp.any(scores.valid))
     metrics |= _by_position(aux, ("entropy", "kl")) | {"log_prob_gap": gap}
     metrics |= _reward_metrics(scores, advantages_BS)
     return state, metrics | {"unique": _unique_share(sampled.actions)}
@@ -208,17 +215,21 @@ def reward_update(task, policy, optimizer, phase: config.Reward, scoring: Scorin
   return update
 
 
-def _accumulate(loss_fn, params, inputs, parts: int, dropout_key, shared: Mapping = {}):
+def accumulate(loss_fn, params, inputs, parts: int, key, shared: Mapping = {}):
   """Gradient, loss and auxiliary values of `inputs`, taken in `parts` slices of the batch.
 
   Slices are strided, so that on a mesh every slice has examples of every device. Scalars are
   averaged; auxiliary arrays come back in the order of the batch.
+
+  Args:
+    loss_fn: (params, part) -> (loss, auxiliary values); a part also holds what is `shared` by all,
+      and of its own a `key`, if one is given.
   """
   grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
 
   def one(part, index):
-    key = None if dropout_key is None else jax.random.fold_in(dropout_key, index)
-    (loss, aux), grads = grad_fn(params, {**part, **shared, "key": key})
+    own = None if key is None else jax.random.fold_in(key, index)
+    (loss, aux), grads = grad_fn(params, {**part, **shared, "key": own})
     return grads, loss, aux
 
   if parts == 1:
@@ -239,7 +250,7 @@ def _accumulate(loss_fn, params, inputs, parts: int, dropout_key, shared: Mappin
   return grads, loss, jax.tree.map(join, aux)
 
 
-def _apply(state: State, optimizer, grads, loss, worth=True) -> tuple[State, Metrics]:
+def apply_update(state: State, optimizer, grads, loss, worth=True) -> tuple[State, Metrics]:
   """Applies the update if everything in it is finite (and `worth` it), else keeps the state."""
   grad_norm = optax.tree.norm(grads)
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

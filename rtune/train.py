@@ -11,8 +11,17 @@ import jax
 import numpy as np
 from clu import parameter_overview
 
+from rtune import (
+  code_step,
+  code_weights,
+  console,
+  run_files,
+  sharding,
+  steps,
+  weights,
+  workdir,
+)
 from rtune import config as configs
-from rtune import console, run_files, sharding, steps, weights, workdir
 from rtune.checkpoint import Checkpoints
 from rtune.data import loader
 from rtune.errors import NumericError
@@ -21,11 +30,13 @@ from rtune.logs import TIME, Clock, MetricLog
 from rtune.optim import Schedule, check_optim, make_optimizer
 from rtune.progress import Progress
 from rtune.report import write_report
-from rtune.rewards.scoring import make_lesson, make_scoring
+from rtune.rewards.scoring import make_lesson, make_scoring, with_frozen
 from rtune.setup import Setup, check_start, initial_params, prepare
 from rtune.stopping import StopRequest, on_signals
 
-_SEEDS = {"mle": 0, "control": 1, "reward": 2}  # every phase draws its own data and randomness
+# Every phase draws its own data and randomness.
+_SEEDS = {"mle": 0, "control": 1, "reward": 2, "codes": 2**20}
+_SEEDS_A_RUN = 3
 
 
 class Run(NamedTuple):
@@ -91,9 +102,13 @@ def _held(folder: str, force: bool) -> Iterator[pathlib.Path]:
 def _run_phases(this: Run) -> None:
   config, offset = this.setup.config, 0
   for name in config.phases:
-    if name == "mle" and config.init_from:
-      console.stage(f"mle: {config.init_from} stands for it")
+    given = run_files.stand_in(config, name)
+    if given:
+      console.stage(f"{name}: {given} stands for it")
       continue
+    if name != "codes" and not this.setup.frozen:
+      frozen = code_weights.settle(config, this.setup.task, this.folder, this.setup.mesh)
+      this = this._replace(setup=this.setup._replace(frozen=frozen))
     if name in run_files.read_results(this.folder):
       console.stage(f"{name}: already complete")
     else:
@@ -105,14 +120,14 @@ def _run_phase(this: Run, name: str, offset: int) -> None:
   """Trains to the end of a phase, then saves its weights, evaluates, and marks it complete."""
   config, phase = this.setup.config, getattr(this.setup.config, name)
   state, step_fn, learning_rate = _make_step(this, name)
-  measure = _make_evaluation(this)
+  measure = _make_evaluation(this, name)
   state, seconds = _resume(this, name, state)
   start, begun = int(state.step), time.monotonic() - seconds
   batches = loader.train_batches(
     this.setup.train,
     functools.partial(this.setup.task.example, judged=name == "reward"),
     batch_size=phase.batch_size,
-    seed=config.seed * len(_SEEDS) + _SEEDS[name],
+    seed=config.seed * _SEEDS_A_RUN + _SEEDS[name],
     start_step=start,
     num_threads=config.data.threads,
     prefetch=config.data.prefetch,
@@ -152,28 +167,41 @@ def _make_step(this: Run, name: str) -> tuple[steps.State, steps.Step, Schedule]
   """The first state of a phase, its step function and its learning rate."""
   setup, config = this.setup, this.setup.config
   phase = getattr(config, name)
-  params = initial_params(setup, name, this.folder)
-  if name == config.phases[0] or config.init_from:
-    console.say(_overview(params))
-    overview = parameter_overview.get_parameter_overview(params, include_stats=False)
-    run_files.write_whole(this.folder / "parameters.txt", overview + "\n")
-  optimizer, learning_rate = make_optimizer(phase.optim, phase.steps, params, f"{name}.optim")
+  params, coding = initial_params(setup, name, this.folder), name == "codes"
+  _say_parameters(this, name, params)
+  trained = params["params"] if coding else params
+  optimizer, learning_rate = make_optimizer(phase.optim, phase.steps, trained, f"{name}.optim")
+  init = functools.partial(
+    code_step.init_state if coding else steps.init_state, optimizer=optimizer
+  )
   strategy = "fsdp" if config.shard_parameters else "replicate"
-  shapes = jax.eval_shape(lambda p: steps.init_state(p, optimizer), params)
-  shardings = sharding.param_shardings(setup.mesh, shapes, strategy)
-  state = jax.jit(lambda p: steps.init_state(p, optimizer), out_shardings=shardings)(params)
+  shardings = sharding.param_shardings(setup.mesh, jax.eval_shape(init, params), strategy)
+  state = jax.jit(init, out_shardings=shardings)(params)
   key = jax.random.fold_in(jax.random.key(config.seed), _SEEDS[name])
   task, policy, frozen = setup.task, setup.policy, setup.frozen
-  if name == "reward":
+  if coding:
+    step = code_step.codes_step(task, optimizer, phase, key, shardings)
+  elif name == "reward":
     scoring = make_scoring(phase, task, frozen, setup.mesh)
     reference = params if phase.kl else None
     step = steps.reward_step(
       task, policy, optimizer, phase, frozen, key, scoring, reference, this.clock, shardings
     )
   else:
-    lesson = make_lesson(phase, task, frozen)
+    lesson = make_lesson(phase, task)
     step = steps.imitation_step(task, policy, optimizer, phase, frozen, key, shardings, lesson)
   return state, step, learning_rate
+
+
+def _say_parameters(this: Run, name: str, params: Any) -> None:
+  """What the code model and the policy consist of, each once in a run."""
+  first = next((phase for phase in this.setup.config.phases if phase != "codes"), "")
+  if name not in ("codes", first) and not this.setup.config.init_from:
+    return
+  console.say(_overview(params))
+  overview = parameter_overview.get_parameter_overview(params, include_stats=False)
+  file = "parameters_codes.txt" if name == "codes" else "parameters.txt"
+  run_files.write_whole(this.folder / file, overview + "\n")
 
 
 def _overview(params: Any) -> str:
@@ -183,10 +211,16 @@ def _overview(params: Any) -> str:
   return console.table([*rows, ("total", sum(n for _, n in rows))], ("part", "parameters"))
 
 
-def _make_evaluation(this: Run, beam: int = 1):
-  """(params, number of examples) -> {"val/...": value}, of beam search "val/..._beam"."""
+def _make_evaluation(this: Run, name: str, beam: int = 1):
+  """(params, number of examples) -> {"val/...": value}, of beam search "val/..._beam".
+
+  Of the phase codes what is measured is the truth after it has gone through the code model.
+  """
   setup, suffix = this.setup, "_beam" if beam > 1 else ""
-  predict = make_predict(setup.task, setup.policy, setup.frozen, beam)
+  if name == "codes":
+    predict = code_step.make_reconstruct(setup.task)
+  else:
+    predict = make_predict(setup.task, setup.policy, setup.frozen, beam)
   reward = setup.config.reward
   scoring = make_scoring(reward, setup.task, setup.frozen, setup.mesh) if reward.fn else None
 
@@ -199,7 +233,7 @@ def _make_evaluation(this: Run, beam: int = 1):
         setup.val,
         setup.config.data,
         setup.mesh,
-        scoring,
+        with_frozen(scoring, params) if scoring and name == "codes" else scoring,
         num_examples,
       )
     return {f"val/{key}{suffix}": value for key, value in values.items()}
@@ -250,8 +284,8 @@ def _finish_phase(this: Run, name: str, step: int, params, measure, begun: float
   sharding.barrier(f"weights of {name}")
   console.stage(f"{name}: evaluating on {len(this.setup.val)} images")
   values = measure(params)
-  if this.setup.config.eval_beam > 1:
-    values |= _make_evaluation(this, this.setup.config.eval_beam)(params)
+  if this.setup.config.eval_beam > 1 and name != "codes":
+    values |= _make_evaluation(this, name, this.setup.config.eval_beam)(params)
   this.log.write(step, values)
   this.saves.wait()
   if this.stop.signal is not None:

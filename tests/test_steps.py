@@ -152,13 +152,13 @@ def test_a_lesson_beside_imitation(batch, params):
     )
     return step_fn(fresh(params, optimizer), batch)
 
-  (plain, alone), (taught, both) = step(None), step(make_lesson(phase, TASK, {}))
+  (plain, alone), (taught, both) = step(None), step(make_lesson(phase, TASK))
   assert float(both["nll"]) == pytest.approx(float(alone["nll"]), rel=1e-5)
   assert both["supervised"] > 0.01
   assert float(both["loss"]) == pytest.approx(float(alone["loss"] + both["supervised"]), rel=1e-5)
   gap = jax.tree.map(lambda a, b: np.abs(a - b).max(), plain.params, taught.params)
   assert max(jax.tree.leaves(gap)) > 1e-3
-  assert make_lesson(configs.Imitate(), TASK, {}) is None
+  assert make_lesson(configs.Imitate(), TASK) is None
 
 
 def test_accumulated_imitation_is_imitation(batch, params):

@@ -59,14 +59,14 @@ class _Sampler(NamedTuple):
 def draw_pools(
   run: Restored, source: Source, num_images: int, num_samples: int, chunk: int, seed: int
 ) -> list[Pool]:
-  """Draws from every finished phase; the same arguments give the same pools.
+  """Draws from the policy of every finished phase; the same arguments give the same pools.
 
   Args:
     source: its first images are taken.
     chunk: samples of an image that are drawn at once; memory grows with it, not with the whole.
   """
   num_images, chunk = min(num_images, len(source)), min(chunk, num_samples)
-  phases = restore.finished(run)
+  phases = [phase for phase in restore.finished(run) if phase != "codes"]  # it draws nothing
   sampler, starts = _make_sampler(run, chunk), range(0, num_samples, chunk)
   pools, drawn = [], 0
   with Progress(len(phases) * num_images * num_samples, "draw", "sample") as progress:

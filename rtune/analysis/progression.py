@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rtune import console, logs, restore
+from rtune import console, logs, restore, run_files
 from rtune.analysis import past
 from rtune.analysis.estimators import pearson, spearman
 from rtune.config import Config
@@ -26,7 +26,8 @@ def evaluations(run: Restored, source: Source) -> list[Row]:
   rows = {row["step"]: row for row in _logged(run)}
   if len(rows) >= ENOUGH:
     return list(rows.values())
-  kept = {step: phase for step, phase in past.kept_steps(run.folder).items() if step not in rows}
+  kept = past.kept_steps(run.folder)
+  kept = {step: phase for step, phase in kept.items() if step not in rows and phase != "codes"}
   if len(rows) + len(kept) >= ENOUGH:
     console.stage(f"{len(rows)} evaluations in the log; evaluating {len(kept)} kept checkpoints")
     rows |= {row["step"]: row for row in _recomputed(run, source, kept)}
@@ -41,7 +42,10 @@ def evaluations(run: Restored, source: Source) -> list[Row]:
 
 def _logged(run: Restored) -> list[Row]:
   lines = [line for line in logs.read_metrics(run.folder) if "val/reward" in line]
-  return [_row(run, line["step"], phase_at(run.config, line["step"]), line) for line in lines]
+  phases = [phase_at(run.config, line["step"]) for line in lines]
+  both = zip(phases, lines, strict=True)
+  # What a code model keeps of the truth says nothing of a policy.
+  return [_row(run, line["step"], phase, line) for phase, line in both if phase != "codes"]
 
 
 def _row(run: Restored, step: int, phase: str, values: Row) -> Row:
@@ -70,7 +74,7 @@ def phase_at(config: Config, step: int) -> str:
   """The phase of a step of the log; steps count on from phase to phase."""
   end = 0
   for name in config.phases:
-    if name == "mle" and config.init_from:
+    if run_files.stand_in(config, name):
       continue
     end += getattr(config, name).steps
     if step <= end:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from rtune import code_weights, sharding, steps
 from rtune import config as configs
-from rtune import sharding, steps
 from rtune.benchmarks.decode import sampling_floor
 from rtune.benchmarks.row import Row
 from rtune.data import loader
@@ -46,6 +46,7 @@ class Loop(NamedTuple):
 
 def make_loop(setup: Setup) -> Loop:
   """Parameters for a config's model; nothing is read but one example."""
+  setup = setup._replace(frozen=code_weights.random(setup.task, setup.mesh))
   image = setup.task.example(setup.val[0], None)["image"]
   images = jax.numpy.broadcast_to(image, (setup.mesh.size, *image.shape))
   params = jax.jit(setup.policy.init)(jax.random.key(0), images)
@@ -175,7 +176,7 @@ def imitation(loop: Loop) -> tuple[steps.State, steps.Step]:
   setup, phase = loop.setup, loop.setup.config.mle
   state, optimizer, shardings = _state(loop, phase)
   key = jax.random.key(0)
-  lesson = make_lesson(phase, setup.task, setup.frozen)
+  lesson = make_lesson(phase, setup.task)
   return state, steps.imitation_step(
     setup.task, setup.policy, optimizer, phase, setup.frozen, key, shardings, lesson
   )

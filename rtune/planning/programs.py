@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from rtune import code_weights, parts, sharding, steps
 from rtune import config as configs
-from rtune import parts, sharding, steps
 from rtune.errors import DataError, UsageError
 from rtune.models.encoder_decoder import EncoderDecoder, build
 from rtune.optim import make_optimizer
@@ -120,17 +120,18 @@ def compile_phase(blueprint: Blueprint, phase: str, mesh: Mesh) -> Iterator[Prog
     yield from _compile_reward(blueprint, optimizer, state, batch, shardings, mesh)
     return
   task, key = blueprint.task, jax.random.key(0)
-  lesson = make_lesson(setting, task, {})
+  lesson, frozen = make_lesson(setting, task), _frozen(task, mesh)
   step = steps.imitation_step(
-    task, blueprint.policy, optimizer, setting, {}, key, shardings, lesson
+    task, blueprint.policy, optimizer, setting, frozen, key, shardings, lesson
   )
-  yield _program("update", step.lower(state, batch).compile())
+  yield _program("update", step.func.lower(frozen, state, batch).compile())
 
 
 def _compile_reward(blueprint, optimizer, state, batch, shardings, mesh) -> Iterator[Program]:
   """Sampling, scoring where it is done on the device, and the update."""
   task, policy, setting = blueprint.task, blueprint.policy, blueprint.config.reward
-  scoring = make_scoring(setting, task, {}, mesh)
+  frozen = _frozen(task, mesh)
+  scoring = make_scoring(setting, task, frozen, mesh)
   across = sharding.batch_sharding(mesh)
 
   @jax.jit
@@ -146,21 +147,28 @@ def _compile_reward(blueprint, optimizer, state, batch, shardings, mesh) -> Iter
 
   sampled = spread(jax.eval_shape(sample, *given))
   shape = (setting.batch_size, setting.num_samples)
-  if hasattr(scoring.score, "lower"):
-    yield _program("score", scoring.score.lower(sampled.actions, batch).compile())
-    scores = spread(jax.eval_shape(scoring.score, sampled.actions, batch))
+  score, *given = scoring.score.func, frozen, sampled.actions, batch
+  if hasattr(score, "lower"):
+    yield _program("score", score.lower(*given).compile())
+    scores = spread(jax.eval_shape(score, *given))
   else:
     scores = spread(Scores(jax.ShapeDtypeStruct(shape, jnp.float32), _bool(shape), {}))
   greedy = jax.ShapeDtypeStruct(shape[:1], jnp.float32, sharding=across)
   update = jax.jit(
     steps.reward_update(task, policy, optimizer, setting, scoring),
-    donate_argnums=0,
+    donate_argnums=1,
     out_shardings=(shardings, None),
   )
   reference = state.params if setting.kl else None
   greedy = greedy if setting.baseline == "greedy" else None
-  lowered = update.lower(state, batch, sampled, scores, greedy, reference)
+  lowered = update.lower(frozen, state, batch, sampled, scores, greedy, reference)
   yield _program("update", lowered.compile())
+
+
+def _frozen(task: Task, mesh: Mesh) -> Any:
+  """Shapes of the task's code model, a copy on every device."""
+  where = sharding.replicated(mesh)
+  return jax.tree.map(lambda shape: _placed(shape, where), code_weights.shapes(task))
 
 
 def _bool(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from rtune import config as configs
+from rtune import run_files
 from rtune.logs import TIME, Row, read_metrics
 from rtune.reporting.charts import NUM_STYLES, Line, Point, chart
 
@@ -15,8 +16,10 @@ _SECONDS = "seconds/"
 class Branch(NamedTuple):
   """The log of one phase. Control and tuning both begin where imitation has ended.
 
+  The phase codes, which trains another model, has charts and steps of its own.
+
   Attributes:
-    name: "mle", "control" or "reward".
+    name: "codes", "mle", "control" or "reward".
     label: what the legend calls it beside the main line; "" for what is the main line.
     start: the x at which it begins.
     rows: log lines; "step" is the x.
@@ -33,10 +36,10 @@ def read_branches(workdir: pathlib.Path, config: configs.Config) -> list[Branch]
   rows, found, offset = read_metrics(workdir), [], 0
   mle_steps = 0 if config.init_from or "mle" not in config.phases else config.mle.steps
   for name in config.phases:
-    if name == "mle" and config.init_from:
+    if run_files.stand_in(config, name):
       continue
     end = offset + getattr(config, name).steps
-    start = 0 if name == "mle" else mle_steps
+    start = 0 if name in ("codes", "mle") else mle_steps
     mine = [row | {"step": row["step"] - offset + start} for row in rows
             if offset < row["step"] <= end]  # fmt: skip
     if mine:
@@ -63,6 +66,8 @@ def draw_curves(branches: Sequence[Branch], headline: Sequence[str]) -> list[str
   Args:
     headline: the metrics that matter, without "val/".
   """
+  coding = [branch for branch in branches if branch.name == "codes"]
+  branches = [branch for branch in branches if branch.name != "codes"]
   names = dict.fromkeys(name for branch in branches for row in branch.rows for name in row)
   shown = _reward_charts(branches, names) + _validation_charts(branches, headline)
   tuned = [branch for branch in branches if branch.name == "reward"]
@@ -88,6 +93,10 @@ def draw_curves(branches: Sequence[Branch], headline: Sequence[str]) -> list[str
     _chart(tuned, "Seconds a step of tuning", parts, log=True),
     _chart(branches, "Gradient norm", {"before clipping": "grad_norm"}, log=True),
     _chart(branches, "Learning rate", {"rate": "lr"}),
+    _chart(coding, "Code model: loss", {"loss": "loss"}),
+    _chart(coding, "Code model: codes in use", {"share of the dictionary, a batch": "usage"}),
+    _chart(coding, "Code model: perplexity", {"codes, if used evenly": "perplexity"}),
+    *_validation_charts(coding, headline, "Code model, reconstruction"),
   ]
   return [figure for figure in shown if figure]
 
@@ -108,13 +117,15 @@ def _reward_charts(branches: Sequence[Branch], names: Mapping[str, None]) -> lis
   ]
 
 
-def _validation_charts(branches: Sequence[Branch], headline: Sequence[str]) -> list[str]:
+def _validation_charts(
+  branches: Sequence[Branch], headline: Sequence[str], title: str = "Validation"
+) -> list[str]:
   """Shares together, everything on another scale by itself."""
   wide = [name for name in headline if max(_values(branches, f"val/{name}"), default=0) > 1]
   shares = {name: f"val/{name}" for name in headline if name not in wide}
   return [
-    _chart(branches, "Validation", shares),
-    *(_chart(branches, f"Validation: {name}", {name: f"val/{name}"}) for name in wide),
+    _chart(branches, title, shares),
+    *(_chart(branches, f"{title}: {name}", {name: f"val/{name}"}) for name in wide),
   ]
 
 
@@ -150,7 +161,7 @@ def _points(branch: Branch, name: str) -> list[Point]:
 
 def _from_common_start(branches: Sequence[Branch]) -> list[Branch]:
   """Without what came before tuning, but for the value that it starts from."""
-  begin = max(branch.start for branch in branches)
+  begin = max((branch.start for branch in branches), default=0)
   return [
     branch._replace(rows=[row for row in branch.rows if row["step"] >= begin])
     for branch in branches

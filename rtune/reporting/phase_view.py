@@ -14,7 +14,7 @@ from rtune.reporting import page
 from rtune.restore import Restored
 from rtune.tasks.task import Task
 
-LABELS = {"mle": "MLE", "control": "control", "reward": "tuned"}
+LABELS = {"codes": "reconstruction", "mle": "MLE", "control": "control", "reward": "tuned"}
 _COUNTS = ("boxes", "length")  # metrics of which neither more nor less is better
 _NUM_CASES, _NUM_EXTREMES = 12, 6
 
@@ -40,7 +40,9 @@ class Phase(NamedTuple):
 def read_phases(
   run: Restored, other: Restored | None, source: Source | None, limit: int
 ) -> list[Phase]:
-  """MLE, control, tuned, as far as they are finished, evaluated on `source` if it is there."""
+  """Reconstruction, MLE, control, tuned, as far as they are finished, evaluated on `source` if it
+  is there. The first is the truth after it has gone through the code model, where there is one.
+  """
   found = _phases(run, restore.finished(run), source, limit)
   if other is None or not restore.finished(other):
     return found
@@ -86,6 +88,7 @@ def _phases(run: Restored, names: Sequence[str], source: Source | None, limit: i
 def headline_tiles(phases: Sequence[Phase], headline: Sequence[str]) -> str:
   """The numbers that matter, of the last phase, and what has changed since the first."""
   own = [phase for phase in phases if phase.own and phase.values]
+  own = [phase for phase in own if phase.name != "codes"] or own
   if not own:
     return ""
   first, last = own[0].values, own[-1].values
@@ -111,17 +114,18 @@ def class_table(phases: Sequence[Phase]) -> str:
 
 
 def _side_by_side(corner: str, columns: Sequence[tuple[Phase, dict[str, float]]]) -> str:
-  """Names down, phases across, then the last phase minus each of the others."""
+  """Names down, phases across, then the last phase minus each of the others that answer."""
   columns = [(phase, values) for phase, values in columns if values]
   if not columns:
     return ""
   last, final = columns[-1]
+  before = [column for column in columns[:-1] if column[0].name != "codes"]
   names = list(dict.fromkeys(name for _, values in columns for name in values))
   head = [corner, *(phase.label for phase, _ in columns)]
-  head += [f"{last.label} - {phase.label}" for phase, _ in columns[:-1]]
+  head += [f"{last.label} - {phase.label}" for phase, _ in before]
   rows = []
   for name in names:
-    deltas = [_delta(values, final, name) for _, values in columns[:-1]]
+    deltas = [_delta(values, final, name) for _, values in before]
     rows.append([name, *(_known(values, name) for _, values in columns), *deltas])
   return page.table(head, rows)
 
@@ -142,8 +146,11 @@ def pictures(task: Task, phases: Sequence[Phase], source: Source) -> list[str]:
   own = [phase for phase in phases if phase.own and phase.seen]
   if not own:
     return []
+  coded = [phase for phase in own if phase.name == "codes"]
+  own = [phase for phase in own if phase.name != "codes"]
   pair = [own[0], own[-1]] if len(own) > 1 else own
-  count = len(own[0].seen.judged)
+  shown = coded + pair
+  count = len(shown[0].seen.judged)
   spread = np.linspace(0, count - 1, min(_NUM_CASES, count)).round().astype(int).tolist()
   sections = [
     (
@@ -162,26 +169,27 @@ def pictures(task: Task, phases: Sequence[Phase], source: Source) -> list[str]:
     sections.append(("Largest gains", up[:_NUM_EXTREMES], said))
     sections.append(("Largest losses", down[:_NUM_EXTREMES], said))
   return [
-    page.section(title, [page.paragraph(said, "soft"), _cases(task, pair, source, places)])
+    page.section(title, [page.paragraph(said, "soft"), _cases(task, shown, source, places)])
     for title, places, said in sections
     if places
   ]
 
 
-def _cases(task: Task, pair: Sequence[Phase], source: Source, places: Sequence[int]) -> str:
+def _cases(task: Task, phases: Sequence[Phase], source: Source, places: Sequence[int]) -> str:
   cases = []
   for place in places:
-    ones = [phase.seen.judged[place] for phase in pair]
+    ones = [phase.seen.judged[place] for phase in phases]
     raw = source[ones[0].index]
     image = raw["image"]
     records = [("truth", task.annotated(raw))]
-    records += [(_caption(p, one), one.record) for p, one in zip(pair, ones, strict=True)]
+    records += [(_caption(p, one), one.record) for p, one in zip(phases, ones, strict=True)]
     texts = [(label, task.text(record)) for label, record in records]
     if any(lines for _, lines in texts):  # they stand beside one picture with nothing on it
       shown = [("input", draw_text(image, ()))]
     else:
       shown = [(label, task.draw(image, record)) for label, record in records]
-    change = ones[-1].reward - ones[0].reward if len(ones) > 1 else math.nan
+    answers = [one for p, one in zip(phases, ones, strict=True) if p.name != "codes"]
+    change = answers[-1].reward - answers[0].reward if len(answers) > 1 else math.nan
     heading = f"image {raw.get('image_id', ones[0].index)}"
     cases.append(page.Case(heading, shown, change if math.isfinite(change) else None, texts))
   return page.cases(cases)

@@ -37,9 +37,10 @@ class Scoring(NamedTuple):
   """How answers are judged.
 
   Attributes:
-    score: (actions [B, S, ...], batch) -> Scores.
-    supervised: (Scored, actions [B, S, L], batch) -> scalar loss on the policy's own samples, or
-      None. jit, with gradient.
+    score: (actions [B, S, ...], batch) -> Scores: a function of (frozen, actions, batch) with
+      `frozen` bound, so that it is an argument of what is compiled, not a constant in it.
+    supervised: (frozen, Scored, actions [B, S, L], batch) -> scalar loss on the policy's own
+      samples, or None. jit, with gradient.
   """
 
   score: Callable[..., Scores]
@@ -51,7 +52,7 @@ class Lesson(NamedTuple):
 
   Attributes:
     mistakes: (batch, key) -> actions [B, L] with mistakes. jit.
-    loss: (Scored, actions [B, 1, L], batch) -> scalar loss on them. jit, with gradient.
+    loss: (frozen, Scored, actions [B, 1, L], batch) -> scalar loss on them. jit, with gradient.
   """
 
   mistakes: Callable[..., Array]
@@ -63,21 +64,25 @@ def make_scoring(phase: configs.Reward, task: Task, frozen: Any, mesh: Mesh) -> 
   reward_fn = parts.resolve(phase.fn)
   phase = dataclasses.replace(phase, args=with_known(reward_fn, phase.args, task))
   if host_options(reward_fn) is None:
-    score = _on_device(reward_fn, phase, task, frozen)
+    score = _on_device(reward_fn, phase, task)
   else:
     call = HostReward(reward_fn, phase.fn, phase.args, phase.on_error == "skip", phase.timeout_s)
-    score = _on_host(call, task, frozen, mesh)
-  if not phase.supervised.fn:
-    return Scoring(score)
-  return Scoring(score, _supervised(phase, task, frozen))
+    score = _on_host(call, task, mesh)
+  scoring = Scoring(functools.partial(score, frozen))
+  return scoring._replace(supervised=_supervised(phase, task)) if phase.supervised.fn else scoring
 
 
-def make_lesson(phase: configs.Imitate, task: Task, frozen: Any) -> Lesson | None:
+def with_frozen(scoring: Scoring, frozen: Any) -> Scoring:
+  """The same scoring with another code model; nothing is compiled again."""
+  return scoring._replace(score=functools.partial(scoring.score.func, frozen))
+
+
+def make_lesson(phase: configs.Imitate, task: Task) -> Lesson | None:
   """The lesson that a phase of imitation names, if it names one."""
   if not phase.supervised.fn:
     return None
   make = functools.partial(parts.resolve(phase.mistakes.fn), task, **phase.mistakes.args)
-  return Lesson(make, _supervised(phase, task, frozen))
+  return Lesson(make, _supervised(phase, task))
 
 
 def with_known(fn: Callable, args: Mapping[str, Any], task: Task) -> dict[str, Any]:
@@ -86,7 +91,7 @@ def with_known(fn: Callable, args: Mapping[str, Any], task: Task) -> dict[str, A
   return {**known, **args}
 
 
-def _on_device(reward_fn, phase: configs.Reward, task: Task, frozen: Any):
+def _on_device(reward_fn, phase: configs.Reward, task: Task):
   """One jitted program: decode, then the reward mapped over B and S."""
 
   def one(prediction, truth):
@@ -103,7 +108,7 @@ def _on_device(reward_fn, phase: configs.Reward, task: Task, frozen: Any):
       ) from error
 
   @jax.jit
-  def score(actions, batch) -> Scores:
+  def score(frozen, actions, batch) -> Scores:
     predictions = task.decode(frozen, actions, batch, None)
     over_samples = jax.vmap(one, in_axes=(0, None))
     parts = jax.vmap(over_samples)(predictions, task.truth(batch))
@@ -112,27 +117,28 @@ def _on_device(reward_fn, phase: configs.Reward, task: Task, frozen: Any):
   return score
 
 
-def _on_host(call: HostReward, task: Task, frozen: Any, mesh: Mesh):
+def _on_host(call: HostReward, task: Task, mesh: Mesh):
   """Decode on the device, judge on the host, every process its own images."""
-  decode = jax.jit(
-    lambda actions, batch: (task.decode(frozen, actions, batch, None), task.truth(batch))
-  )
 
-  def score(actions, batch) -> Scores:
-    predictions, truths = jax.tree.map(sharding.local_rows, decode(actions, batch))
+  @jax.jit
+  def decode(frozen, actions, batch):
+    return task.decode(frozen, actions, batch, None), task.truth(batch)
+
+  def score(frozen, actions, batch) -> Scores:
+    predictions, truths = jax.tree.map(sharding.local_rows, decode(frozen, actions, batch))
     return _scores(sharding.put_batch(mesh, call(predictions, truths)))
 
   return score
 
 
-def _supervised(phase: configs.Imitate | configs.Reward, task: Task, frozen: Any):
+def _supervised(phase: configs.Imitate | configs.Reward, task: Task):
   """The extra loss, mapped over B and S and averaged."""
   extra_fn = parts.resolve(phase.supervised.fn)
 
   def one(logits, actions, prediction, truth):
     return extra_fn(logits, actions, prediction, truth, **phase.supervised.args)
 
-  def loss(scored, actions, batch):
+  def loss(frozen, scored, actions, batch):
     predictions = task.decode(frozen, actions, batch, None)
     over_samples = jax.vmap(one, in_axes=(0, 0, 0, None))
     losses_BS = jax.vmap(over_samples)(scored.logits, actions, predictions, task.truth(batch))
