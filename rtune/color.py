@@ -1,17 +1,19 @@
 """sRGB and CIE Lab (D65, 2 degrees), and pictures that take their lightness from one and their
-color from another. jit; any leading dimensions.
+color from another. jit with any leading dimensions, but for what says that it is of the host.
 
 Sums are written out, channel by channel: a matrix product would lose digits on GPU and TPU, and
 would not fuse with what is before and after it.
 
 Dimension key:
   H, W: height and width of an image in pixels
+  N: pixels, row by row
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
+from PIL import Image
 
 # sRGB's primaries and the white point, as scikit-image has them, for equal digits.
 _XYZ_OF_RGB = (
@@ -21,7 +23,9 @@ _XYZ_OF_RGB = (
 )
 _RGB_OF_XYZ = tuple(map(tuple, np.linalg.inv(_XYZ_OF_RGB).tolist()))
 _WHITE = (0.95047, 1.0, 1.08883)
+_LUMA = (0.2989, 0.587, 0.114)  # BT.601, as UViM has it
 _BISECTIONS = 12
+_BLOCK = 1 << 16  # pixels
 
 
 def lab(rgb: Float[Array, "*b 3"]) -> Float[Array, "*b 3"]:
@@ -71,6 +75,48 @@ def lightness_kept(
   return joined(lightness(image), lab(prediction)[..., 1:])
 
 
+def gray(image: UInt8[np.ndarray, "h w 3"], keep: str = "lightness") -> UInt8[np.ndarray, "h w 3"]:
+  """The gray picture with the lightness (of CIE Lab) or the "luma" (BT.601) of an image. Host."""
+  if keep == "luma":
+    values_HW = image.astype(np.float32) @ np.array(_LUMA, np.float32)
+  else:
+    luminance_HW = _INTENSITY[image] @ np.array(_XYZ_OF_RGB[1], np.float32)
+    curve_HW = 1.055 * np.power(luminance_HW, np.float32(1 / 2.4)) - 0.055
+    values_HW = 255 * np.where(luminance_HW > 0.0031308, curve_HW, 12.92 * luminance_HW)
+  values_HW = np.rint(np.minimum(values_HW, 255)).astype(np.uint8)
+  return np.repeat(values_HW[..., None], 3, axis=-1)
+
+
+def recolored(
+  image: UInt8[np.ndarray, "h w 3"], picture: UInt8[np.ndarray, "h2 w2 3"]
+) -> UInt8[np.ndarray, "h w 3"]:
+  """An image with the colors of a picture of any size, a and b resized bilinearly. Host."""
+  height, width = image.shape[:2]
+  chroma = np.asarray(_chroma(picture))
+  layers = [Image.fromarray(chroma[..., i]) for i in range(2)]
+  layers = [layer.resize((width, height), Image.Resampling.BILINEAR) for layer in layers]
+  chroma_N2 = np.stack([np.asarray(layer).ravel() for layer in layers], axis=-1)
+  found_N3, flat_N3 = np.empty((height * width, 3), np.uint8), image.reshape(-1, 3)
+  # In blocks of one size: compiled once, whatever the sizes of photographs.
+  for start in range(0, len(flat_N3), _BLOCK):
+    part = slice(start, start + _BLOCK)
+    missing = ((0, _BLOCK - len(flat_N3[part])), (0, 0))
+    done = _block(np.pad(flat_N3[part], missing), np.pad(chroma_N2[part], missing))
+    found_N3[part] = np.asarray(done)[: len(flat_N3[part])]
+  return found_N3.reshape(image.shape)
+
+
+@jax.jit
+def _chroma(picture: UInt8[Array, "h w 3"]) -> Float[Array, "h w 2"]:
+  return lab(picture.astype(jnp.float32) / 255)[..., 1:]
+
+
+@jax.jit
+def _block(rgb_N3: UInt8[Array, "n 3"], chroma_N2: Float[Array, "n 2"]) -> UInt8[Array, "n 3"]:
+  found_N3 = joined(lightness(rgb_N3.astype(jnp.float32) / 255), chroma_N2)
+  return jnp.rint(found_N3 * 255).astype(jnp.uint8)
+
+
 def _linear_of(lightness: Array, chroma: Array) -> list[Array]:
   """Linear R, G, B of CIE Lab."""
   y = (lightness + 16) / 116
@@ -118,3 +164,12 @@ def _unroot(root: Array) -> Array:
 def _power(value: Array, exponent: float) -> Array:
   """On CPU five to ten times faster than XLA's own power and cube root, to 3e-7."""
   return jnp.exp(exponent * jnp.log(value))
+
+
+def _intensities() -> Float[np.ndarray, "256"]:
+  """Of the 8-bit values of sRGB."""
+  values = np.arange(256) / 255
+  return np.where(values > 0.04045, ((values + 0.055) / 1.055) ** 2.4, values / 12.92)
+
+
+_INTENSITY = _intensities().astype(np.float32)

@@ -78,3 +78,43 @@ def test_samples_share_an_image():
   rgb, gray = jnp.asarray(random_rgb(6, 2, 3, 4, 5)), jnp.asarray(random_rgb(7, 2, 1, 4, 5))
   tiled = jnp.broadcast_to(gray, rgb.shape)
   np.testing.assert_allclose(KEPT(rgb, gray), KEPT(rgb, tiled), atol=1e-6)
+
+
+def photograph(seed, height=30, width=44):
+  """Smooth, so that its colors survive resizing."""
+  rows, columns = np.mgrid[:height, :width] / np.array([[[height]], [[width]]])
+  phase = np.random.default_rng(seed).random(3) * 6
+  waves = [np.sin(4 * rows + p) * np.cos(3 * columns - p) for p in phase]
+  return np.rint(127.5 + 100 * np.stack(waves, -1)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("keep", ["lightness", "luma"])
+def test_gray_pictures(keep):
+  image = np.random.default_rng(8).integers(0, 256, (20, 30, 3)).astype(np.uint8)
+  found = color.gray(image, keep)
+  assert found.dtype == np.uint8 and (found == found[..., :1]).all()
+  again = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, -1)
+  np.testing.assert_array_equal(color.gray(again, keep), again)  # gray stays as it is
+  off = np.abs(rgb2lab(found)[..., 0] - rgb2lab(image)[..., 0])
+  assert off.max() < 0.25 if keep == "lightness" else off.max() > 10
+  if keep == "luma":
+    np.testing.assert_allclose(found[..., 0], image @ [0.299, 0.587, 0.114], atol=0.6)
+
+
+def test_colors_of_another_size():
+  image = photograph(0)
+  gray = color.gray(image)
+  np.testing.assert_allclose(color.recolored(gray, image).astype(int), image, atol=3)
+  small = photograph(0, 15, 22)
+  error = color.recolored(gray, small).astype(int) - image
+  assert np.abs(error).mean() < 4 < np.abs(gray.astype(int) - image).mean() / 5
+  np.testing.assert_array_equal(color.recolored(gray, gray), gray)
+  found = color.recolored(photograph(1), photograph(2, 7, 9))  # a colored image is as good as gray
+  off = np.abs(rgb2lab(found)[..., 0] - rgb2lab(photograph(1))[..., 0])
+  assert off.max() < 0.3
+
+
+def test_photographs_larger_than_a_block(monkeypatch):
+  whole = color.recolored(photograph(3), photograph(4, 6, 6))
+  monkeypatch.setattr(color, "_BLOCK", 256)
+  np.testing.assert_array_equal(color.recolored(photograph(3), photograph(4, 6, 6)), whole)

@@ -1,0 +1,166 @@
+"""Colorization: a gray photograph and the colors that it may have had, as codes of a code model.
+
+The model is given the gray picture, three times, as UViM is (2205.10337). What it says is the
+color alone: a prediction keeps the lightness of the input, and where that is asked for, of a
+picture of any size (see `rtune.color`).
+
+Dimension key:
+  B: batch of images
+  S: samples for each image
+  I: image height and width in pixels
+  L: codes of an image
+  N: patches
+  P: pixels of a patch
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+from PIL import Image
+
+from rtune import color, config
+from rtune.data import augment
+from rtune.data.source import Example, Source
+from rtune.errors import NumericError, UsageError
+from rtune.models import codes as code_models
+from rtune.policies.policy import Policy, Scored
+from rtune.tasks import coded
+from rtune.tasks.pixels import Pixels
+
+_KINDS = ("lightness", "luma")
+
+
+@dataclasses.dataclass(frozen=True)
+class Colorization:
+  """The colorization task, on any source of images."""
+
+  image_size: int = 512  # side of the square model input in pixels; images are stretched to it
+  # Settings of the code model; a config gives them as a mapping.
+  codes: config.Codes | Mapping[str, Any] = dataclasses.field(default_factory=config.Codes)
+  gray: str = "lightness"  # what the gray input keeps: "lightness" of CIE Lab, or "luma" as UViM
+  keep_lightness: bool = True  # of the input; otherwise predictions are what the code model says
+  flip: float = 0.5  # chance of a horizontal flip in training
+  scale_max: float = 1.0  # views for training are zoomed by up to this
+
+  def __post_init__(self):
+    if isinstance(self.codes, Mapping):
+      codes = config.build(config.Codes, self.codes, "config.task.args.codes")
+      object.__setattr__(self, "codes", codes)
+    if self.gray not in _KINDS:
+      raise UsageError(f"config.task.args.gray is {self.gray!r}; it must be one of {_KINDS}.")
+    for name in ("image_size", "scale_max"):
+      if getattr(self, name) < 1:
+        value = getattr(self, name)
+        raise UsageError(f"config.task.args.{name} is {value}; it must be at least 1.")
+
+  @property
+  def headline(self) -> tuple[str, ...]:
+    return ("colorfulness", "hasler_susstrunk", "PSNR")
+
+  def bind(self, source: Source) -> "Colorization":
+    return self
+
+  def knows(self, names: Collection[str]) -> dict[str, object]:
+    return {}
+
+  def save(self, folder: pathlib.Path) -> None:
+    pass
+
+  def load(self, folder: pathlib.Path) -> "Colorization":
+    return self
+
+  def example(
+    self, raw: Example, rng: np.random.Generator | None, judged: bool = True
+  ) -> dict[str, np.ndarray]:
+    height, width = raw["image"].shape[:2]
+    if rng is None:
+      view = augment.whole_view(height, width, self.image_size, stretch=True)
+    else:
+      view = augment.random_view(
+        *(height, width, self.image_size, rng),
+        flip=self.flip,
+        scale_max=self.scale_max,
+        stretch=True,
+      )
+    colored = augment.see(raw["image"], view, self.image_size)
+    return {"image": color.gray(colored, self.gray), "color": colored}
+
+  def codes_of(self) -> code_models.Codes:
+    return code_models.code_model(self.codes, self.image_size, (("color", 3),))
+
+  def labels(self, batch) -> dict[str, Float[Array, "b n 3 p"]]:
+    """sRGB in [-1, 1]."""
+    values = batch["color"].astype(jnp.float32) / 127.5 - 1.0
+    return {"color": code_models.patches(values, self.codes.patch_size)}
+
+  def code_loss(self, logits, batch) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """Mean squared error, of values in [-1, 1]."""
+    error = jnp.mean((logits["color"] - self.labels(batch)["color"]) ** 2)
+    return error, {"PSNR": 10 * jnp.log10(4.0 / jnp.maximum(error, 1e-9))}
+
+  def policy(self, model: config.Model) -> Policy:
+    return coded.code_policy(self.codes, self.image_size, model)
+
+  def targets(self, frozen, batch, key) -> Int[Array, "b l"]:
+    return coded.code_targets(self.codes_of(), frozen, self.labels(batch), batch["image"])
+
+  def decode(
+    self, frozen, actions: Int[Array, "b *s l"], batch, scored: Scored | None = None
+  ) -> Pixels:
+    values = coded.code_logits(self.codes_of(), frozen, actions, batch["image"])["color"]
+    rgb = (jnp.clip(code_models.unpatch(values), -1.0, 1.0) + 1.0) / 2
+    if not self.keep_lightness:
+      return Pixels(rgb)
+    images = batch["image"].astype(jnp.float32) / 255
+    shared = (1,) * (actions.ndim - 2)  # of all samples of an image
+    return Pixels(
+      color.lightness_kept(rgb, images.reshape(images.shape[0], *shared, *images.shape[1:]))
+    )
+
+  def credit(self) -> float:
+    return 1.0
+
+  def truth(self, batch) -> Pixels:
+    return Pixels(batch["color"].astype(jnp.float32) / 255)
+
+  def record(self, prediction: Pixels, features, raw: Example) -> dict[str, object]:
+    """As large as the model's input; `draw` makes it as large as the photograph."""
+    rgb = np.asarray(prediction.rgb)
+    if not np.isfinite(rgb).all():
+      raise NumericError(f"The colors predicted for image {raw['image_id']} are not finite.")
+    picture = np.rint(rgb * 255).astype(np.uint8)
+    return {"image_id": raw["image_id"], "picture": picture, "original": features["color"]}
+
+  def metric(self, fast: bool = False):
+    from rtune.metrics.pixels import coloring
+
+    return coloring()
+
+  def unlabeled(self, image: np.ndarray, image_id: int) -> Example:
+    return {"image": image, "image_id": image_id}
+
+  def annotated(self, raw: Example) -> dict[str, object]:
+    return {"image_id": raw["image_id"], "picture": raw["image"]}
+
+  def text(self, record) -> tuple[str, ...]:
+    return ()
+
+  def source(self, annotations: str, images: str) -> Source:
+    from rtune.data.photographs import Photographs
+
+    return Photographs(annotations, images)
+
+  def draw(self, image: np.ndarray, record) -> np.ndarray:
+    """The photograph in the colors of the record; what its own lightness is, stays."""
+    picture = record["picture"]
+    if np.array_equal(picture, image):
+      return image
+    if self.keep_lightness:
+      return color.recolored(image, picture)
+    size = (image.shape[1], image.shape[0])
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
