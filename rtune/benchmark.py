@@ -67,7 +67,7 @@ def _on_cpu() -> bool:
 
 def _rows(parts: Sequence[str], config, machine, flags: argparse.Namespace) -> list:
   from rtune import console
-  from rtune.benchmarks import decode, loop, rewards
+  from rtune.benchmarks import captions, decode, loop, rewards, segments
   from rtune.setup import prepare
 
   rows, repeats = [], flags.repeats
@@ -75,7 +75,11 @@ def _rows(parts: Sequence[str], config, machine, flags: argparse.Namespace) -> l
   run = {
     "decode": lambda: decode.decode_rows(machine, repeats),
     "train": lambda: loop.train_rows(ready, machine, repeats),
-    "rewards": lambda: rewards.reward_rows(repeats),
+    "rewards": lambda: [
+      *rewards.reward_rows(repeats),
+      *captions.caption_rows(repeats),
+      *segments.segment_rows(repeats),
+    ],
     "data": lambda: loop.data_rows(ready, repeats),
     "eval": lambda: loop.eval_rows(ready, machine, repeats),
     "step": lambda: loop.step_rows(ready, machine, repeats),

@@ -8,7 +8,7 @@ import numpy as np
 
 from rtune import benchmark
 from rtune import config as configs
-from rtune.benchmarks import decode, loop, rewards, timing
+from rtune.benchmarks import captions, decode, loop, rewards, segments, timing
 from rtune.benchmarks.row import Row, as_table
 from rtune.logs import Clock
 from rtune.main import load_config
@@ -57,6 +57,24 @@ def test_rewards_of_the_yardstick_are_ours():
   assert ours.shape == (rewards.IMAGES, rewards.SAMPLES)
   assert np.std(ours) > 0.1
   np.testing.assert_allclose(ours, by_threshold, atol=1e-4)
+
+
+def test_captions_are_worth_the_same_to_every_timed_scorer():
+  device, array, plain = (np.ravel(call()) for call in captions.scorers().values())
+  assert len(device) == captions.IMAGES * captions.SAMPLES
+  assert np.std(plain) > 1
+  np.testing.assert_allclose(array, plain, atol=1e-9)
+  np.testing.assert_allclose(device, plain, atol=1e-5)
+
+
+def test_timed_segments_are_judged():
+  calls = segments.scorers()
+  (record,) = calls["metric"]()
+  assert len(record.iou) == segments.SEGMENTS and 0.5 < record.iou.min() <= record.iou.max() < 1
+  rewards_BS = np.asarray(calls["reward"]())
+  assert rewards_BS.shape == (segments.IMAGES, segments.SAMPLES)
+  np.testing.assert_allclose(rewards_BS[:, 0], 1.0)  # the first sample is the truth
+  assert rewards_BS[:, 1:].max() < 0.5
 
 
 def test_timed_imitation_learns(quick_compiles):
