@@ -67,7 +67,7 @@ def draw_boxes(
       f"{'no' if scores_N is None else len(scores_N)} scores: the numbers must agree"
     )
   height, width = image.shape[:2]
-  scale = scale or _readable_scale(height, width)
+  scale = scale or readable_scale(height, width)
   canvas = Image.fromarray(image.repeat(scale, 0).repeat(scale, 1))
   brush = ImageDraw.Draw(canvas)
   limits = np.array([height, width, height, width])
@@ -93,10 +93,10 @@ def draw_text(
 
   Long lines are broken at spaces; one without is cut. What cannot be printed is left out.
   """
-  scale = _readable_scale(*image.shape[:2])
+  scale = readable_scale(*image.shape[:2])
   picture = image.repeat(scale, 0).repeat(scale, 1)
   height, width = picture.shape[:2]
-  font = _font(max(14, round(max(height, width) / 28)))
+  font = load_font(max(14, round(max(height, width) / 28)))
   pad = round(font.size / 2)
   rows = [row for line in lines for row in _broken(line, font, width - 2 * pad)]
   tall = round(font.size * 1.3)
@@ -120,7 +120,7 @@ def side_by_side(
   if not images or len(images) != len(captions):
     raise ValueError(f"{len(images)} images and {len(captions)} captions: one for each, at least 1")
   height = max(image.shape[0] for image in images)
-  font = _font(max(12, round(max(max(image.shape[:2]) for image in images) / 28)))
+  font = load_font(max(12, round(max(max(image.shape[:2]) for image in images) / 28)))
   gap = round(font.size / 2)
   top = round(font.size * 1.6)
   width = sum(image.shape[1] for image in images) + gap * (len(images) + 1)
@@ -135,7 +135,8 @@ def side_by_side(
   return np.array(canvas)
 
 
-def _readable_scale(height: int, width: int) -> int:
+def readable_scale(height: int, width: int) -> int:
+  """How many times an image of this size is enlarged where nobody says."""
   return max(1, math.ceil(_READABLE_SIDE / max(height, width, 1)))
 
 
@@ -159,7 +160,7 @@ def _outline(
   # Pillow's corners are the last pixels inside. A small box stays a frame, not a blot.
   bottom, right = y1 - 1, x1 - 1
   stroke = min(max(3, round(max(size) / 320)), 1 + min(y1 - y0, x1 - x0) // 6)
-  brush.rectangle((x0 - 1, y0 - 1, right + 1, bottom + 1), outline=_contrast(color), width=1)
+  brush.rectangle((x0 - 1, y0 - 1, right + 1, bottom + 1), outline=contrast(color), width=1)
   brush.rectangle((x0, y0, right, bottom), outline=color, width=stroke)
 
 
@@ -177,7 +178,7 @@ def _tag(
   still has the class's color. Adds its place to `taken`.
   """
   y0, x0, y1, _ = corners
-  font = _font(max(12, round(max(size) / 72)))
+  font = load_font(max(12, round(max(size) / 72)))
   pad = round(font.size / 6)
   tall, wide = round(font.size * 1.2), math.ceil(font.getlength(text)) + 2 * pad
   left = max(0, min(x0 - 1, size[0] - wide))
@@ -187,7 +188,7 @@ def _tag(
     if top >= 0 and place[2] <= size[1] and not any(_overlap(place, other) for other in taken):
       taken.append(place)
       brush.rectangle((left, top, left + wide - 1, top + tall - 1), fill=color)
-      ink = _contrast(color)
+      ink = contrast(color)
       brush.text((left + pad, top + tall / 2), text, fill=ink, font=font, anchor="lm")
       return
 
@@ -196,7 +197,7 @@ def _overlap(one: Corners, other: Corners) -> bool:
   return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _contrast(color: Color) -> Color:
+def contrast(color: Color) -> Color:
   """Black or white, whichever is easier to read on the color (WCAG 2 relative luminance)."""
   luminance = np.dot(np.power(np.array(color) / 255, 2.2), (0.2126, 0.7152, 0.0722))
   return _BLACK if luminance > 0.18 else _WHITE
@@ -211,5 +212,6 @@ def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
   return text.rstrip() + "..."
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def load_font(size: int) -> ImageFont.FreeTypeFont:
+  """The font of all pictures, with letters of about `size` pixels."""
   return ImageFont.load_default(size)

@@ -96,7 +96,7 @@ class TestDrawBoxes:
     drawn = draw.draw_boxes(picture(300, 400), boxes(box), labels(0), None, (text,), scale=1)
     ((y0, x0, y1, x1),) = tags
     assert y0 >= 0 and y1 <= 300 and x0 >= 0 and x1 <= 400
-    assert x1 - x0 > draw._font(12).getlength(text)
+    assert x1 - x0 > draw.load_font(12).getlength(text)
     place = drawn[y0:y1, x0:x1]
     assert is_color(place, 0).mean() > 0.5
     assert (place.max(-1) < 60).any(0).sum() > len(text), "letters along the whole of it"
@@ -205,7 +205,7 @@ class TestClassColor:
 
     for label in range(21):
       color = draw.class_color(label)
-      low, high = sorted((luminance(color), luminance(draw._contrast(color))))
+      low, high = sorted((luminance(color), luminance(draw.contrast(color))))
       assert (high + 0.05) / (low + 0.05) >= 4.5  # WCAG 2 AA
 
 
