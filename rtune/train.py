@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from clu import parameter_overview
 
 from rtune import (
   code_step,
@@ -18,6 +17,7 @@ from rtune import (
   run_files,
   sharding,
   steps,
+  tables,
   weights,
   workdir,
 )
@@ -85,7 +85,9 @@ def run(
   results = run_files.read_results(path)
   if jax.process_index() == 0:
     console.stage("writing the report")
-    console.say(f"{write_report(path, setup.val)}\n{results_table(results, setup.task.headline)}")
+    console.say(
+      f"{write_report(path, setup.val)}\n{tables.results_table(results, setup.task.headline)}"
+    )
   return results
 
 
@@ -168,7 +170,7 @@ def _make_step(this: Run, name: str) -> tuple[steps.State, steps.Step, Schedule]
   setup, config = this.setup, this.setup.config
   phase = getattr(config, name)
   params, coding = initial_params(setup, name, this.folder), name == "codes"
-  _say_parameters(this, name, params)
+  tables.say_parameters(this.folder, config, name, params)
   trained = params["params"] if coding else params
   optimizer, learning_rate = make_optimizer(phase.optim, phase.steps, trained, f"{name}.optim")
   init = functools.partial(
@@ -191,24 +193,6 @@ def _make_step(this: Run, name: str) -> tuple[steps.State, steps.Step, Schedule]
     lesson = make_lesson(phase, task)
     step = steps.imitation_step(task, policy, optimizer, phase, frozen, key, shardings, lesson)
   return state, step, learning_rate
-
-
-def _say_parameters(this: Run, name: str, params: Any) -> None:
-  """What the code model and the policy consist of, each once in a run."""
-  first = next((phase for phase in this.setup.config.phases if phase != "codes"), "")
-  if name not in ("codes", first) and not this.setup.config.init_from:
-    return
-  console.say(_overview(params))
-  overview = parameter_overview.get_parameter_overview(params, include_stats=False)
-  file = "parameters_codes.txt" if name == "codes" else "parameters.txt"
-  run_files.write_whole(this.folder / file, overview + "\n")
-
-
-def _overview(params: Any) -> str:
-  """Parameters of each part of the model, and in all; parameters.txt has every array."""
-  parts = {f"{a}/{b}": params[a][b] for a in params for b in params[a]}
-  rows = [(name, sum(x.size for x in jax.tree.leaves(part))) for name, part in parts.items()]
-  return console.table([*rows, ("total", sum(n for _, n in rows))], ("part", "parameters"))
 
 
 def _make_evaluation(this: Run, name: str, beam: int = 1):
@@ -293,15 +277,3 @@ def _finish_phase(this: Run, name: str, step: int, params, measure, begun: float
   if jax.process_index() == 0:
     run_files.add_results(this.folder, name, values, time.monotonic() - begun)
   sharding.barrier(f"results of {name}")
-
-
-def results_table(results: dict[str, Any], headline: tuple[str, ...]) -> str:
-  """The phases side by side."""
-  phases = [name for name in results if name != "seconds"]
-  known = {key for name in phases for key in results[name]}
-  columns = [key for key in (*headline, "reward") if f"val/{key}" in known]
-  rows = [
-    [name, *(results[name].get(f"val/{key}") for key in columns), results["seconds"][name]]
-    for name in phases
-  ]
-  return console.table(rows, ["phase", *columns, "seconds"])
