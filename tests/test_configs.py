@@ -30,7 +30,15 @@ WORDS = {
   "data": ("rtune.data.captioned_shapes:CaptionedShapes", {"num": 20, "size": 40}),
   "task": {"min_count": 1, "length": 12},
 }
-SMALL = {"captioning_cider": WORDS}
+CODES = {"code_length": 4, "width": 16, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 2}
+CODES |= {"mlp_dim": 16, "dict_size": 8, "codeword_dim": 4}
+COLORS = {
+  "data": ("rtune.data.colored_shapes:ColoredShapes", {"num": 4, "size": 40}),
+  "task": {"codes": CODES},
+  "run": {"codes_init": "", "init_from": ""},  # the published weights
+  "warmup": 4000,
+}
+SMALL = {"captioning_cider": WORDS, "colorization_vivid": COLORS}
 
 
 def ids(path):
@@ -59,9 +67,10 @@ def test_a_config_opens_with_its_command_and_names_its_variants(path):
 @pytest.mark.parametrize("path", FILES, ids=ids)
 def test_control_takes_as_many_steps_as_tuning(path):
   config, tuned = load(path, "control"), load(path, "")
-  assert config.phases == ("mle", "control")
+  assert config.phases == (*tuned.phases[:-1], "control")
   assert config.control.steps == tuned.reward.steps
-  assert (config.mle, config.model, config.data) == (tuned.mle, tuned.model, tuned.data)
+  same = ("task", "codes", "mle", "model", "data")
+  assert [getattr(config, name) for name in same] == [getattr(tuned, name) for name in same]
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if "def paper(" in p.read_text()], ids=ids)
@@ -85,7 +94,7 @@ def test_tiny_of_recall_runs(tiny_run):
 @pytest.mark.parametrize("path", [p for p in FILES if p.stem != "detection_recall"], ids=ids)
 def test_tiny_runs(path, tmp_path, quick_compiles):
   config = load(path, "tiny", eval_every=0, tensorboard=False)
-  assert set(train.run(config, str(tmp_path))) == {"mle", "reward", "seconds"}
+  assert set(train.run(config, str(tmp_path))) == {*config.phases, "seconds"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=ids)
@@ -94,7 +103,7 @@ def test_paper_takes_its_first_step(path, tmp_path, quick_compiles):
   small = {"width": 16, "depth": 1, "num_heads": 2, "mlp_dim": 32}
   sizes = {f"model__{part}__{k}": v for part in ("encoder", "decoder") for k, v in small.items()}
   one = {"steps": 1, "batch_size": 4}
-  phases = {f"{phase}__{k}": v for phase in ("mle", "reward") for k, v in one.items()}
+  phases = {f"{phase}__{k}": v for phase in ("codes", "mle", "reward") for k, v in one.items()}
   own = SMALL.get(path.stem, BOXES)
   fn, args = own["data"]
   data = {
@@ -109,17 +118,19 @@ def test_paper_takes_its_first_step(path, tmp_path, quick_compiles):
     **phases,
     **data,
     **{f"task__args__{name}": value for name, value in own["task"].items()},
+    **own.get("run", {}),
     model__encoder__variant="",
     task__args__image_size=32,
     data__eval_batch_size=4,
   )
   if own is BOXES:
     assert config.task.args["levels"] == 1001
-  assert (config.mle.optim.name, config.mle.optim.warmup_steps) == ("adafactor", 1000)
+  warmup = own.get("warmup", 1000)
+  assert (config.mle.optim.name, config.mle.optim.warmup_steps) == ("adafactor", warmup)
   assert (config.model.remat, config.shard_parameters) == (True, True)
-  assert set(train.run(config, str(tmp_path))) == {"mle", "reward", "seconds"}
+  assert set(train.run(config, str(tmp_path))) == {*config.phases, "seconds"}
   rows = read_metrics(tmp_path)
-  assert [row["step"] for row in rows] == [1, 2]
+  assert [row["step"] for row in rows] == [*range(1, len(config.phases) + 1)]
   for row in rows:
     assert row["skipped"] == 0
     assert row["loss"] == pytest.approx(row["loss"])
