@@ -160,7 +160,7 @@ class Evaluation(NamedTuple):
   Attributes:
     values: the metric's numbers, and the mean reward where the run has one.
     classes: the metric's number of each class; {} where it has none.
-    judged: each image's outcome.
+    judged: each image's outcome, without its truth.
     state: of the metric, for `Metric.results`.
   """
 
@@ -186,10 +186,10 @@ def evaluate_phase(
   scoring = make_scoring(reward, run.task, run.frozen, run.mesh) if reward.fn else None
   total = min(len(source), num_examples or len(source))
   console.stage(f"{phase}: evaluating on {total} images")
-  judged = list(judge(params, predict, run.task, source, data, run.mesh, scoring, num_examples))
-  state = metric.init()
-  for one in judged:
+  judged, state = [], metric.init()
+  for one in judge(params, predict, run.task, source, data, run.mesh, scoring, num_examples):
     state = metric.update(state, one.record, one.truth)
+    judged.append(one._replace(truth={}))  # maps of thousands of images would fill the memory
   values = metric.compute(state)
   if scoring is not None:
     values["reward"] = mean_reward([one.reward for one in judged])
@@ -223,8 +223,10 @@ def _command(flags: argparse.Namespace) -> None:
   predict = make_predict(run.task, run.policy, run.frozen, flags.beam)
   done = evaluate_phase(run, flags.phase, predict, source, metric, flags.limit)
   if flags.results:
-    text = json.dumps(metric.results(done.state) if metric.results else [])
-    run_files.write_whole(pathlib.Path(flags.results).expanduser(), text)
+    path = pathlib.Path(flags.results).expanduser()
+    run_files.write_whole(path, json.dumps(metric.results(done.state) if metric.results else []))
+    for one in done.judged if metric.files else ():
+      run_files.save_pictures(path, metric.files(one.record))
   parts = ["evaluation", done.phase]
   parts += [pathlib.Path(flags.annotations).stem] if flags.annotations else []
   parts += [f"first{flags.limit}"] if flags.limit else []

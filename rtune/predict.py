@@ -2,9 +2,10 @@
 
 python -m rtune.predict --workdir W IMAGES_AND_FOLDERS... --out D [--phase P] [--score_threshold T]
 
-D/predictions.json  what the official scorer reads: COCO's results format, of boxes or captions
+D/predictions.json  what the official scorer reads: COCO's results format, of boxes or captions; of
+                    colorization, how colorful each picture is
 D/images.json       "images": [{id, file_name, width, height, drawing}] and "skipped"
-D/*_predicted.*     the pictures
+D/*_predicted.*     the pictures; of colorization, the images in color, in their own size
 """
 
 import argparse
@@ -89,6 +90,8 @@ def predict_files(
       continue
     record = _above(one.record, threshold)
     state = metric.update(state, record, truth)
+    if metric.files:
+      run_files.save_pictures(out / "predictions.json", metric.files(record))
     drawing = _drawing_name(path, truth["image_id"], drawings)
     _save(task.draw(read_image(path), record), out / drawing)
     height, width = truth["size"]

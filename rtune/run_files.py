@@ -12,6 +12,9 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from rtune import config as configs
 from rtune import parts
 from rtune.errors import UsageError
@@ -108,6 +111,14 @@ def add_results(
   results[phase] = values
   results["seconds"] = {**results.get("seconds", {}), phase: round(seconds, 1)}
   write_whole(workdir / RESULTS, json.dumps(results, indent=2) + "\n")
+
+
+def save_pictures(results: pathlib.Path, pictures: Mapping[str, np.ndarray]) -> None:
+  """Writes what a results file refers to into the folder beside it that has its name."""
+  folder = results.with_suffix("") if results.suffix else results.with_name(f"{results.name}_masks")
+  for name, picture in pictures.items():
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(folder / name)
 
 
 def write_whole(path: pathlib.Path, text: str) -> None:
