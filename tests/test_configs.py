@@ -38,7 +38,11 @@ COLORS = {
   "run": {"codes_init": "", "init_from": ""},  # the published weights
   "warmup": 4000,
 }
-SMALL = {"captioning_cider": WORDS, "colorization_vivid": COLORS}
+SEGMENTS = COLORS | {
+  "data": ("rtune.data.panoptic_shapes:PanopticShapes", {"num": 4, "size": 40}),
+  "task": {"codes": CODES, "max_segments": 5},
+}
+SMALL = {"captioning_cider": WORDS, "colorization_vivid": COLORS, "panoptic_pq": SEGMENTS}
 
 
 def ids(path):
