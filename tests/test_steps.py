@@ -267,7 +267,7 @@ def test_kl_is_zero_at_first_and_then_is_not(batch, params):
 def test_extra_loss_is_added(batch, params):
   optimizer = optax.sgd(1.0)
   constant = paid(lambda actions: jnp.ones(actions.shape[:2]))
-  extra = constant._replace(supervised=lambda scored, actions, batch: jnp.mean(scored.entropy))
+  extra = constant._replace(supervised=lambda _, scored, *rest: jnp.mean(scored.entropy))
   state, metrics = reinforce(optimizer, extra)(fresh(params, optimizer), batch)
   assert metrics["loss"] == metrics["supervised"] > 0
   assert moved(state, params) > 1e-4

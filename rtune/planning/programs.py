@@ -22,6 +22,7 @@ from rtune.optim import make_optimizer
 from rtune.planning.counts import Sizes
 from rtune.policies.policy import Policy
 from rtune.rewards.scoring import Scores, make_lesson, make_scoring
+from rtune.tasks.coded import CodedTask
 from rtune.tasks.task import Task
 
 
@@ -69,6 +70,8 @@ def make_blueprint(config: configs.Config, num_classes: int) -> Blueprint:
   dtype = "bfloat16" if config.model.dtype == "auto" else config.model.dtype
   config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype))
   task = _task(config, num_classes)
+  if isinstance(task, CodedTask) and task.codes.dtype == "auto":
+    task = dataclasses.replace(task, codes=dataclasses.replace(task.codes, dtype=dtype))
   policy = task.policy(config.model)
   features = task.example(task.unlabeled(np.zeros((64, 64, 3), np.uint8), 0), None)
   example = {name: _shape(value) for name, value in features.items()}
