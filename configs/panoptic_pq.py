@@ -46,8 +46,8 @@ def get_config(variant: str | None = None) -> ConfigDict:
 def embedded(config: ConfigDict) -> None:
   """Rendered scenes of 48 px with up to six segments, 36 codes of a dictionary of 256."""
   codes = {"patch_size": 8, "code_length": 36, "dict_size": 256, "codeword_dim": 32}
-  codes |= {"width": 64, "encoder_depth": 2, "decoder_depth": 3, "num_heads": 4, "mlp_dim": 256}
-  codes["conv_context"] = True
+  codes |= {"width": 64, "encoder_depth": 2, "decoder_depth": 2, "num_heads": 4, "mlp_dim": 128}
+  codes |= {"conv_context": True, "code_dropout": "none"}
   config.task.args = {"image_size": 48, "max_segments": 8, "codes": codes}
   # As in detection_recall.py: of objects a quarter of the image wide annotators miss a third.
   drawn = {"size": 48, "max_objects": 4, "smallest": 0.25, "small": 0.42, "miss_small": 0.85}
@@ -60,8 +60,8 @@ def embedded(config: ConfigDict) -> None:
   config.model.encoder.update(width=64, depth=2, num_heads=2, mlp_dim=128)
   config.model.decoder.update(width=64, depth=2, num_heads=2, mlp_dim=128)
 
-  config.codes.update(steps=4000, batch_size=32)
-  config.codes.optim.update(name="adam", lr=1e-3, warmup_steps=100)
+  config.codes.update(steps=3000, batch_size=16)
+  config.codes.optim.update(name="adam", lr=2e-3, warmup_steps=200)
   config.mle.update(steps=6000, batch_size=16)
   config.mle.optim.update(name="adam", lr=1.5e-3, warmup_steps=200)
 
@@ -128,7 +128,7 @@ def paper(config: ConfigDict) -> None:
 
   config.model.encoder.update(variant="L", patch_size=16, conv_stem=False)  # H: ViT-L/16
   config.model.decoder.update(width=1024, depth=24, num_heads=16, mlp_dim=4096)  # H
-  config.model.remat = True
+  config.model.update(remat=True, scan_layers=True)
 
   config.codes.update(steps=111_514, batch_size=1024)  # H: 1,000 epochs
   config.codes.optim.update(name="adafactor", lr=4e-4, warmup_steps=4000)  # H

@@ -53,6 +53,7 @@ def _plan(config: configs.Config, flags) -> None:
   # The topology is asked of libtpu alone; jax itself stays on the CPU.
   os.environ["JAX_PLATFORMS"] = "cpu"
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+  os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # it compiles, and takes no TPU
   from rtune import console
   from rtune.planning import chips, programs, table
 
