@@ -2,8 +2,9 @@
 
 python -m rtune.predict --workdir W IMAGES_AND_FOLDERS... --out D [--phase P] [--score_threshold T]
 
-D/predictions.json  what the official scorer reads: COCO's results format, of boxes or captions; of
-                    colorization, how colorful each picture is
+D/predictions.json  what the official scorer reads: COCO's results format, of boxes, captions or
+                    segments, with masks in the folder D/predictions; of colorization, how colorful
+                    each picture is
 D/images.json       "images": [{id, file_name, width, height, drawing}] and "skipped"
 D/*_predicted.*     the pictures; of colorization, the images in color, in their own size
 """

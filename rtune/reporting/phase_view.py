@@ -15,7 +15,7 @@ from rtune.restore import Restored
 from rtune.tasks.task import Task
 
 LABELS = {"codes": "reconstruction", "mle": "MLE", "control": "control", "reward": "tuned"}
-_COUNTS = ("boxes", "length")  # metrics of which neither more nor less is better
+_COUNTS = ("boxes", "length", "segments")  # metrics of which neither more nor less is better
 _NUM_CASES, _NUM_EXTREMES = 12, 6
 
 
@@ -188,6 +188,8 @@ def _cases(task: Task, phases: Sequence[Phase], source: Source, places: Sequence
       shown = [("input", draw_text(image, ()))]
     else:
       shown = [(label, task.draw(image, record)) for label, record in records]
+      if hasattr(task, "given"):
+        shown.insert(0, ("input", task.given(image)))
     answers = [one for p, one in zip(phases, ones, strict=True) if p.name != "codes"]
     change = answers[-1].reward - answers[0].reward if len(answers) > 1 else math.nan
     heading = f"image {raw.get('image_id', ones[0].index)}"

@@ -155,6 +155,9 @@ class Colorization:
 
     return Photographs(annotations, images)
 
+  def given(self, image: np.ndarray) -> np.ndarray:
+    return color.gray(image, self.gray)
+
   def draw(self, image: np.ndarray, record) -> np.ndarray:
     """The photograph in the colors of the record; what its own lightness is, stays."""
     picture = record["picture"]

@@ -20,7 +20,11 @@ Features = Mapping[str, Any]  # arrays of one image, or of a batch with a leadin
 
 @runtime_checkable
 class Task(Protocol):
-  """Turns a vision problem into answers that a policy can sample, and back."""
+  """Turns a vision problem into answers that a policy can sample, and back.
+
+  A task whose pictures do not show what the model is given may have `given(image)` beside: an image
+  [H, W, 3] as the model gets it, for the report.
+  """
 
   headline: tuple[str, ...]  # names of the metric's numbers that the final table shows
 
