@@ -23,7 +23,7 @@ _XYZ_OF_RGB = (
 )
 _RGB_OF_XYZ = tuple(map(tuple, np.linalg.inv(_XYZ_OF_RGB).tolist()))
 _WHITE = (0.95047, 1.0, 1.08883)
-_LUMA = (0.2989, 0.587, 0.114)  # BT.601, as UViM has it
+LUMA = (0.2989, 0.587, 0.114)  # BT.601, as UViM has it
 _BISECTIONS = 12
 _BLOCK = 1 << 16  # pixels
 
@@ -78,7 +78,7 @@ def lightness_kept(
 def gray(image: UInt8[np.ndarray, "h w 3"], keep: str = "lightness") -> UInt8[np.ndarray, "h w 3"]:
   """The gray picture with the lightness (of CIE Lab) or the "luma" (BT.601) of an image. Host."""
   if keep == "luma":
-    values_HW = image.astype(np.float32) @ np.array(_LUMA, np.float32)
+    values_HW = image.astype(np.float32) @ np.array(LUMA, np.float32)
   else:
     luminance_HW = _INTENSITY[image] @ np.array(_XYZ_OF_RGB[1], np.float32)
     curve_HW = 1.055 * np.power(luminance_HW, np.float32(1 / 2.4)) - 0.055
