@@ -168,6 +168,7 @@ def test_interrupted_and_resumed_is_uninterrupted(run, tmp_path, monkeypatch):
   assert run_files.read_results(tmp_path)["codes"] == run_files.read_results(run)["codes"]
 
 
+@pytest.mark.slow
 def test_four_devices_train_the_dictionary_of_one(run, tmp_path):
   code = (
     "import sys; from rtune import parts, train; "
@@ -207,7 +208,7 @@ def copy_without_codes(run, folder):
 def test_what_cannot_be_is_refused_before_anything_is_written(run, tmp_path):
   detection = {"task__fn": "rtune.tasks.detection:Detection", "task__args": {"image_size": 48}}
   shapes = {f"data__{split}__fn": "rtune.data.shapes:Shapes" for split in ("train", "val")}
-  shapes |= {f"data__{split}__args": {"split": split} for split in ("train", "val")}
+  shapes |= {f"data__{split}__args": {"split": split, "num": 8} for split in ("train", "val")}
   bare = copy_without_codes(run, tmp_path / "bare")
   wider = {**CODES, "dict_size": 17}
   cases = [
