@@ -112,7 +112,7 @@ def test_report_shows_segments(run, quick_compiles):
 
 
 @pytest.mark.slow
-def test_own_data_in_coco_format_run(shared_data, tmp_path):
+def test_own_data_in_coco_format_run(shared_data, tmp_path, quick_compiles):
   folder = shared_data / "panoptic" / "coco" / "dev"
   files = {f"data.{split}.args.annotations": folder / f"{split}.json" for split in ("train", "val")}
   sizes = {"task.args.image_size": 48, "model.encoder.depth": 1, "model.decoder.depth": 1}
