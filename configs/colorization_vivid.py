@@ -62,13 +62,13 @@ def embedded(config: ConfigDict) -> None:
 
   config.codes.update(steps=2500, batch_size=16)
   config.codes.optim.update(name="adam", lr=2e-3, warmup_steps=200)
-  config.mle.update(steps=4000, batch_size=16)
+  config.mle.update(steps=3000, batch_size=16)
   config.mle.optim.update(name="adam", lr=1.5e-3, warmup_steps=200)
 
-  config.reward.update(steps=800, batch_size=16, num_samples=6)
-  config.reward.optim.update(name="adam", lr=3e-4, warmup_steps=40, schedule="cosine")
+  config.reward.update(steps=400, batch_size=16, num_samples=6)
+  config.reward.optim.update(name="adam", lr=2e-4, warmup_steps=40, schedule="cosine")
   config.reward.optim.end_factor = 0.1
-  config.eval_every = 800
+  config.eval_every = 500
   config.eval_examples = 200
 
 
