@@ -37,7 +37,7 @@ def test_two_single_lines_do_all():
     assert "\\" not in command
     assert re.search(r"python3 -m venv \S+ && \S+/pip install ", command)
   assert re.search(r"&& \S+/python -m rtune\.main --config \S+ --workdir \S+\n", run)
-  assert re.search(r"&& \S+/python -m pytest( -q)?\n", test)
+  assert re.search(r"&& \S+/python -m pytest -q -n 2 --dist loadfile\n", test)
 
 
 def test_extras_exist():
