@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from rtune import config, steps
+from rtune import config, sharding, steps
 from rtune.tasks.coded import CodedTask
 
 
@@ -57,8 +57,9 @@ def codes_step(
     dropout_key, split_key = jax.random.split(jax.random.fold_in(key, state.step))
     old = state.params
     inputs, shared = {"batch": dict(batch)}, {"state": old["state"]}
+    params = sharding.whole(old["params"], shardings)
     grads, loss, aux = steps.accumulate(
-      loss_fn, old["params"], inputs, phase.accumulate, dropout_key, shared
+      loss_fn, params, inputs, phase.accumulate, dropout_key, shared
     )
     trained = state._replace(params=old["params"])
     new, metrics = steps.apply_update(trained, optimizer, grads, loss)

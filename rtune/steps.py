@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from rtune import config, losses
+from rtune import config, losses, sharding
 from rtune.policies.policy import Policy, Sampled, Scored
 from rtune.rewards.scoring import Lesson, Scores, Scoring
 from rtune.tasks.task import Task
@@ -94,8 +94,9 @@ def imitation_step(
     if lesson:
       answers.append(lesson.mistakes(batch, jax.random.fold_in(target_key, 1)))
     inputs = {"batch": dict(batch), "answers": jnp.stack(answers, axis=1)}
+    params = sharding.whole(state.params, shardings)
     grads, loss, aux = accumulate(
-      loss_fn, state.params, inputs, phase.accumulate, dropout_key, {"frozen": frozen}
+      loss_fn, params, inputs, phase.accumulate, dropout_key, {"frozen": frozen}
     )
     state, metrics = apply_update(state, optimizer, grads, loss)
     return state, metrics | _by_position(aux, ("nll", "entropy"))
@@ -131,11 +132,12 @@ def reward_step(
     sample_key = jax.random.fold_in(key, step)
     if parts > 1:
       sample_key = jax.random.fold_in(sample_key, part)
+    params = sharding.whole(params, shardings)
     return policy.sample(params, images, sample_key, phase.num_samples)
 
-  mode = jax.jit(policy.mode)
+  mode = jax.jit(lambda params, images: policy.mode(sharding.whole(params, shardings), images))
   update = jax.jit(
-    reward_update(task, policy, optimizer, phase, scoring),
+    reward_update(task, policy, optimizer, phase, scoring, shardings),
     donate_argnums=1,
     out_shardings=(shardings, None),
   )
@@ -175,7 +177,7 @@ def _join(slices: Sequence[Any]) -> Any:
   return jax.tree.map(lambda *x: jnp.stack(x, axis=1).reshape(-1, *x[0].shape[1:]), *slices)
 
 
-def reward_update(task, policy, optimizer, phase: config.Reward, scoring: Scoring):
+def reward_update(task, policy, optimizer, phase: config.Reward, scoring: Scoring, shardings: Any):
   """The part of a reward step with gradients."""
   credit_L = task.credit()
 
@@ -204,8 +206,10 @@ def reward_update(task, policy, optimizer, phase: config.Reward, scoring: Scorin
       scores.reward, scores.valid, phase.baseline, greedy_B, phase.normalize
     )
     inputs = {"batch": dict(batch), "actions": sampled.actions, "advantages": advantages_BS}
-    shared = {"frozen": frozen} | ({"reference": reference} if phase.kl else {})
-    grads, loss, aux = accumulate(loss_fn, state.params, inputs, phase.accumulate, None, shared)
+    shared = {"frozen": frozen}
+    shared |= {"reference": sharding.whole(reference, shardings)} if phase.kl else {}
+    params = sharding.whole(state.params, shardings)
+    grads, loss, aux = accumulate(loss_fn, params, inputs, phase.accumulate, None, shared)
     gap = jnp.max(jnp.abs(aux.pop("log_prob") - sampled.log_prob))
     state, metrics = apply_update(state, optimizer, grads, loss, jnp.any(scores.valid))
     metrics |= _by_position(aux, ("entropy", "kl")) | {"log_prob_gap": gap}

@@ -140,6 +140,7 @@ def _compile_reward(blueprint, optimizer, state, batch, shardings, mesh) -> Iter
   @jax.jit
   def sample(params, step, images):
     key = jax.random.fold_in(jax.random.key(0), step)
+    params = sharding.whole(params, shardings.params)
     return policy.sample(params, images, key, setting.num_samples)
 
   given = state.params, state.step, batch["image"]
@@ -158,7 +159,7 @@ def _compile_reward(blueprint, optimizer, state, batch, shardings, mesh) -> Iter
     scores = spread(Scores(jax.ShapeDtypeStruct(shape, jnp.float32), _bool(shape), {}))
   greedy = jax.ShapeDtypeStruct(shape[:1], jnp.float32, sharding=across)
   update = jax.jit(
-    steps.reward_update(task, policy, optimizer, setting, scoring),
+    steps.reward_update(task, policy, optimizer, setting, scoring, shardings),
     donate_argnums=1,
     out_shardings=(shardings, None),
   )
