@@ -96,7 +96,7 @@ def test_tiny_of_recall_runs(tiny_run):
 
 
 # Of these other tests make the runs that they look at.
-RUN_ELSEWHERE = ("detection_recall", "panoptic_pq")
+RUN_ELSEWHERE = ("detection_recall", "captioning_cider", "panoptic_pq", "colorization_vivid")
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if p.stem not in RUN_ELSEWHERE], ids=ids)
@@ -105,7 +105,12 @@ def test_tiny_runs(path, tmp_path, quick_compiles):
   assert set(train.run(config, str(tmp_path))) == {*config.phases, "seconds"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=ids)
+# Three phases of a code model each compile for a minute.
+CODED = ("panoptic_pq", "colorization_vivid")
+FIRST_STEPS = [pytest.param(p, marks=[pytest.mark.slow] * (p.stem in CODED)) for p in FILES]
+
+
+@pytest.mark.parametrize("path", FIRST_STEPS, ids=ids)
 def test_paper_takes_its_first_step(path, tmp_path, quick_compiles):
   """Shrunk by what anyone could write on the command line."""
   small = {"width": 16, "depth": 1, "num_heads": 2, "mlp_dim": 32}
