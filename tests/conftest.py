@@ -8,6 +8,17 @@ import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+
+def _stay_on_one_core():
+  """Of several workers each has a core: XLA's threads wait for each other by spinning."""
+  worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+  if worker and hasattr(os, "sched_setaffinity"):
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+
+_stay_on_one_core()
+
 import pytest
 from jaxtyping import install_import_hook
 

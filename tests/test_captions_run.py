@@ -203,6 +203,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(run, tmp_path):
   assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
 def test_photographs_with_captions(shared_data, tmp_path):
   folder = shared_data / "captions" / "coco" / "dev"
   files = {f"data__{s}__args__annotations": folder / f"{s}.json" for s in ("train", "val")}
@@ -217,6 +218,7 @@ def test_photographs_with_captions(shared_data, tmp_path):
   assert [row["skipped"] for row in read_metrics(tmp_path)] == [0] * 5
 
 
+@pytest.mark.slow
 def test_pieces_are_tuned_by_the_reward_on_strings(tmp_path):
   sentencepiece = pytest.importorskip("sentencepiece", reason="needs the extra rtune[pieces]")
   texts = [text for own in CaptionedShapes("train", 200, 48).references() for text in own]
