@@ -8,6 +8,11 @@ import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook("rtune", "beartype.beartype")
+
 
 def _stay_on_one_core():
   """Of several workers each has a core: XLA's threads wait for each other by spinning."""
@@ -17,16 +22,9 @@ def _stay_on_one_core():
     os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
 
-_stay_on_one_core()
-
-import pytest
-from jaxtyping import install_import_hook
-
-install_import_hook("rtune", "beartype.beartype")
-
-
 def pytest_configure(config):
   """Tests build the same small programs again and again, also in processes of their own."""
+  _stay_on_one_core()
   folder = tempfile.mkdtemp(prefix="rtune_compiled_")
   config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
