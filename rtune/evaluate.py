@@ -116,6 +116,7 @@ def judge(
 ) -> Iterator[Judged]:
   """Predictions of a split one by one, in its order; of several processes each yields its own."""
   total = min(len(source), num_examples or len(source))
+  params = sharding.gather(params, mesh)
   with Progress(total, "evaluate", "image", images_per_unit=1) as progress:
     for batch, inputs in _batches(task, source, data, mesh, num_examples):
       actions, predictions = predict(params, inputs)

@@ -91,6 +91,11 @@ def whole(params: PyTree, shardings: PyTree) -> PyTree:
   return params if mesh is None else jax.lax.with_sharding_constraint(params, replicated(mesh))
 
 
+def gather(params: PyTree, mesh: Mesh) -> PyTree:
+  """Arrays that may be spread, as whole copies on every device: `whole`, once for many calls."""
+  return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(params)
+
+
 def check_divisible(
   batch_size: int, mesh: Mesh | AbstractMesh, accumulation: int = 1, key: str = "batch_size"
 ) -> None:

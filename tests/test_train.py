@@ -441,6 +441,15 @@ def test_four_devices_are_one(plain, tmp_path):
   assert_close_runs(workdir, reference)
 
 
+@pytest.mark.slow
+def test_spread_parameters_train_like_whole_ones(plain, tmp_path):
+  """The decoder is wide enough for its perceptrons to be spread over four devices."""
+  flags = [*plain[1], "--config.model.decoder.mlp_dim=32768", "--config.shard_parameters=true"]
+  for devices in (1, 4):
+    finish(tmp_path / f"{devices}", *flags, devices=devices)
+  assert_close_runs(tmp_path / "4", tmp_path / "1")
+
+
 def launch_two(workdir, *flags):
   """The tiny run as two processes on this machine."""
   script = [str(ROOT / "launch" / "local.sh"), "2", "--", *arguments(workdir, *flags)]
