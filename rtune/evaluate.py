@@ -61,7 +61,7 @@ def make_predict(task: Task, policy: Policy, frozen: Any, beam: int = 1) -> Pred
   if beam > 1 and policy.search is None:
     raise UsageError(f"A beam of {beam} is asked for, but this task's policy has no beam search.")
 
-  @jax.jit
+  @functools.partial(jax.jit, compiler_options=policy.compiler_options)
   def predict(frozen, params, batch):
     images = batch["image"]
     best = policy.mode(params, images) if beam <= 1 else policy.search(params, images, beam)

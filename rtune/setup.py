@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 import pathlib
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +21,7 @@ from rtune import (
   weights,
 )
 from rtune import config as configs
+from rtune.compiling import jit_once
 from rtune.data.source import Source
 from rtune.errors import DataError, UsageError
 from rtune.policies.policy import Policy
@@ -156,7 +156,7 @@ def initial_params(setup: Setup, phase: str, folder: pathlib.Path) -> Any:
     console.stage(f"{phase} starts from {path}")
     loaded = weights.merge(shapes, uvim_weights.load_policy(path, console.say), log=console.say)
     return sharding.place(loaded, shardings)
-  init = _jit_once(setup.policy.init, shardings)
+  init = jit_once(setup.policy.init, shardings)
   params = init(jax.random.key(config.seed), images)
   if config.encoder_init:
     encoder = vit_weights.load_encoder(config.encoder_init, params["encoder"], console.say)
@@ -175,13 +175,7 @@ def _initial_codes(setup: Setup) -> Any:
   init, shapes = setup.task.codes_of().init, code_weights.shapes(setup.task)
   strategy = "fsdp" if setup.config.shard_parameters else "replicate"
   shardings = sharding.param_shardings(setup.mesh, shapes, strategy)
-  return _jit_once(init, shardings)(jax.random.key(setup.config.seed))
-
-
-def _jit_once(init: Callable[..., Any], shardings: Any) -> Callable[..., Any]:
-  """For what runs once: a third of the time on CPUs, where LLVM polishes each random number."""
-  quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-  return jax.jit(init, out_shardings=shardings, compiler_options=quick)
+  return jit_once(init, shardings)(jax.random.key(setup.config.seed))
 
 
 def _stand_in(config: configs.Config, folder: pathlib.Path) -> pathlib.Path:

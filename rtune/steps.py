@@ -126,8 +126,9 @@ def reward_step(
   """
 
   parts = phase.overlap
+  decoding = functools.partial(jax.jit, compiler_options=policy.compiler_options)
 
-  @jax.jit
+  @decoding
   def sample(params, step, images, part) -> Sampled:
     sample_key = jax.random.fold_in(key, step)
     if parts > 1:
@@ -135,7 +136,7 @@ def reward_step(
     params = sharding.whole(params, shardings)
     return policy.sample(params, images, sample_key, phase.num_samples)
 
-  mode = jax.jit(lambda params, images: policy.mode(sharding.whole(params, shardings), images))
+  mode = decoding(lambda params, images: policy.mode(sharding.whole(params, shardings), images))
   update = jax.jit(
     reward_update(task, policy, optimizer, phase, scoring, shardings),
     donate_argnums=1,

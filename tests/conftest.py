@@ -1,5 +1,6 @@
 """Shape annotations of rtune are executed in every test; real data lie beside the checkout."""
 
+import contextlib
 import logging
 import os
 import pathlib
@@ -40,14 +41,21 @@ def own_logging():
   logger.propagate, logger.level, logger.handlers = before
 
 
-@pytest.fixture
-def quick_compiles():
-  """For runs whose last bits do not matter: they compile in half the time."""
+@contextlib.contextmanager
+def _optimized(value: bool):
   import jax
 
-  jax.config.update("jax_disable_most_optimizations", True)
+  before = jax.config.values["jax_disable_most_optimizations"]
+  jax.config.update("jax_disable_most_optimizations", not value)
   yield
-  jax.config.update("jax_disable_most_optimizations", False)
+  jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="module")
+def quick_compiles():
+  """For modules whose last bits do not matter: they compile in half the time."""
+  with _optimized(False):
+    yield
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +74,8 @@ def tiny_run(tmp_path_factory) -> pathlib.Path:
 
   config = pathlib.Path(__file__).resolve().parents[1] / "configs" / "detection_recall.py"
   folder = tmp_path_factory.mktemp("tiny_run")
-  train.run(main.load_config(f"{config}:tiny", [("checkpoints.keep_every", "10")]), str(folder))
+  with _optimized(True):  # whatever the module says that comes first: others are compared with it
+    train.run(main.load_config(f"{config}:tiny", [("checkpoints.keep_every", "10")]), str(folder))
   return folder
 
 

@@ -31,14 +31,10 @@ def load(variant="tiny", **overrides):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> pathlib.Path:
+def run(tmp_path_factory, quick_compiles) -> pathlib.Path:
   """The workdir of a short run that has learned to say something. Read only."""
-  import jax
-
   folder = tmp_path_factory.mktemp("captions") / "run"
-  jax.config.update("jax_disable_most_optimizations", True)
   train.run(load(mle__steps=60, eval_beam=2, tensorboard=False), str(folder))
-  jax.config.update("jax_disable_most_optimizations", False)
   return folder
 
 

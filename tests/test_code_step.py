@@ -28,6 +28,7 @@ from rtune import (
   train,
   weights,
 )
+from rtune.compiling import jit_once
 from rtune.errors import Preempted, UsageError
 from rtune.logs import read_metrics
 from rtune.progress import Progress
@@ -47,18 +48,16 @@ def quiet(monkeypatch, quick_compiles):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, quick_compiles):
   """The workdir of a run of three phases. Read only."""
   folder = tmp_path_factory.mktemp("coded") / "run"
-  jax.config.update("jax_disable_most_optimizations", True)
   train.run(toy_config(), str(folder))
-  jax.config.update("jax_disable_most_optimizations", False)
   return folder
 
 
 @functools.cache
 def first_state(task):
-  variables = jax.jit(task.codes_of().init)(jax.random.key(0))
+  variables = jit_once(task.codes_of().init)(jax.random.key(0))
   return jax.tree.map(np.asarray, code_step.init_state(variables, OPTIMIZER))
 
 

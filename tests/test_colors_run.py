@@ -24,10 +24,8 @@ def quiet(monkeypatch, quick_compiles):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> pathlib.Path:
+def run(tmp_path_factory, quick_compiles) -> pathlib.Path:
   """The workdir of a run of two phases without a step. Read only."""
-  import jax
-
   folder = tmp_path_factory.mktemp("colors")
   (folder / "photos").mkdir()
   scenes = ColoredShapes("train", 24, size=40)
@@ -50,9 +48,7 @@ def run(tmp_path_factory) -> pathlib.Path:
   for phase in ("codes", "mle"):
     overrides |= {f"{phase}.steps": 0, f"{phase}.batch_size": 4, f"{phase}.optim.warmup_steps": 0}
   flags = [(key, str(value)) for key, value in overrides.items()]
-  jax.config.update("jax_disable_most_optimizations", True)
   train.run(main.load_config(f"{CONFIG}:coco_json", flags), str(folder / "run"))
-  jax.config.update("jax_disable_most_optimizations", False)
   return folder / "run"
 
 

@@ -105,13 +105,8 @@ def test_tiny_runs(path, tmp_path, quick_compiles):
   assert set(train.run(config, str(tmp_path))) == {*config.phases, "seconds"}
 
 
-# Each compiles for about a minute.
-FIRST_STEPS = [
-  pytest.param(p, marks=[pytest.mark.slow] * (p.stem != "detection_recall")) for p in FILES
-]
-
-
-@pytest.mark.parametrize("path", FIRST_STEPS, ids=ids)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", FILES, ids=ids)
 def test_paper_takes_its_first_step(path, tmp_path, quick_compiles):
   """Shrunk by what anyone could write on the command line."""
   small = {"width": 16, "depth": 1, "num_heads": 2, "mlp_dim": 32}

@@ -3,7 +3,6 @@
 import json
 import pathlib
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,23 +12,20 @@ from rtune.data import id_masks
 from rtune.data.coco_panoptic import CocoPanoptic
 from rtune.data.panoptic_shapes import PanopticShapes
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 CONFIG = pathlib.Path(__file__).resolve().parents[1] / "configs" / "panoptic_pq.py"
 SMALL = {"eval_every": 0, "tensorboard": False, "data.val.args.num": 6, "log_every": 1}
 SMALL |= {f"{phase}.steps": 3 for phase in ("codes", "mle", "reward")}
 
 
 def start(variant, workdir, **changes):
-  """Compiled without optimization: the last bits do not matter."""
   flags = [(key, str(value)) for key, value in (SMALL | changes).items()]
-  jax.config.update("jax_disable_most_optimizations", True)
-  try:
-    return train.run(main.load_config(f"{CONFIG}:{variant}", flags), str(workdir))
-  finally:
-    jax.config.update("jax_disable_most_optimizations", False)
+  return train.run(main.load_config(f"{CONFIG}:{variant}", flags), str(workdir))
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, quick_compiles):
   folder = tmp_path_factory.mktemp("panoptic") / "run"
   start("tiny", folder)
   return folder

@@ -11,8 +11,11 @@ import pytest
 
 from rtune import config as configs
 from rtune import sharding, steps
+from rtune.compiling import jit_once
 from rtune.rewards.scoring import Scores, Scoring, make_lesson, make_scoring
 from rtune.tasks.detection import Detection
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 BATCH, SAMPLES = 4, 3
 BASELINES = ("leave_one_out", "paper", "greedy", "batch", "none")
@@ -43,7 +46,7 @@ def batch():
 def untrained(batch):
   """Parameters whose predictions are neither uniform nor all alike."""
 
-  @jax.jit
+  @jit_once
   def make(key):
     params = make_policy().init(key, batch["image"])
     leaves, tree = jax.tree.flatten(params)

@@ -458,6 +458,7 @@ def launch_two(workdir, *flags):
     return subprocess.Popen(["bash", *script], env=environment, stdout=said, stderr=said)
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(plain, tmp_path):
   reference, flags = plain
   workdir = tmp_path / "run"

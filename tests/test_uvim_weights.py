@@ -12,6 +12,7 @@ import pytest
 
 from rtune import config as configs
 from rtune import uvim_weights, weights
+from rtune.compiling import jit_once
 from rtune.errors import UsageError
 from rtune.models.codes import code_model
 from rtune.models.encoder_decoder import build
@@ -135,7 +136,7 @@ def test_a_policy_is_not_a_code_model(tmp_path):
 
 def test_our_own_code_model_loads(tmp_path):
   model, shapes = template()
-  variables = jax.jit(model.init)(jax.random.key(3))
+  variables = jit_once(model.init)(jax.random.key(3))
   weights.save_weights(tmp_path / "codes.safetensors", variables, {"phase": "codes"})
   loaded = uvim_weights.load_codes(tmp_path / "codes.safetensors", shapes)
   jax.tree.map(np.testing.assert_array_equal, loaded, variables)

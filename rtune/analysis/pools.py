@@ -6,6 +6,7 @@ Dimension key:
   S: samples for each image
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -100,13 +101,15 @@ def _make_sampler(run: Restored, chunk: int) -> _Sampler:
   policy = run.policy
   scoring = make_scoring(run.config.reward, run.task, run.frozen, run.mesh)
 
-  @jax.jit
+  decoding = functools.partial(jax.jit, compiler_options=policy.compiler_options)
+
+  @decoding
   def draw(params, images, key):
     sampled = policy.sample(params, images, key, chunk)
     log_prob = sampled.log_prob
     return sampled.actions, jnp.sum(log_prob, axis=tuple(range(2, log_prob.ndim)))
 
-  @jax.jit
+  @decoding
   def mode(params, images):
     return policy.mode(params, images)[:, None]
 

@@ -75,7 +75,8 @@ def make_ready(setting: Setting) -> Ready:
 def samplers(ready: Ready) -> dict:
   """Calls that sample, ours and the plain one, with the key 0; both return `Sampled`."""
   sizes = ready.sizes
-  ours = jax.jit(ready.policy.sample, static_argnums=3)
+  options = ready.policy.compiler_options
+  ours = jax.jit(ready.policy.sample, static_argnums=3, compiler_options=options)
   plain = jax.jit(functools.partial(plain_sample, ready.model), static_argnums=(3, 4))
   given = ready.params, ready.images, jax.random.key(0), sizes.samples
   return {"ours": lambda: ours(*given), "plain": lambda: plain(*given, sizes.length)}

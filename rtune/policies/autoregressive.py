@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from rtune import compiling
 from rtune.models.decoder import KeyValue
 from rtune.models.encoder_decoder import EncoderDecoder
 from rtune.policies.beam import beam_search
@@ -72,7 +73,8 @@ def autoregressive(
     token, stride = ending or (None, 1)
     return beam_search(model, params, images, beam, length, token, stride)
 
-  return Policy(init, sample, mode, log_prob, search)
+  options = compiling.of_decoding(model.decoder.width)
+  return Policy(init, sample, mode, log_prob, search, options)
 
 
 def token_log_prob(logits: Float[Array, "*b v"], tokens: Int[Array, "*b"]) -> Float[Array, "*b"]:

@@ -45,6 +45,7 @@ class Policy(NamedTuple):
     mode: (params, images) -> actions [B, L], greedy decoding.
     log_prob: (params, images, actions [B, S, L], dropout_key or None) -> Scored, differentiable.
     search: (params, images, beam size) -> actions [B, L], beam search, where a policy has it.
+    compiler_options: of `jax.jit`, for programs that sample or decode on this machine.
   """
 
   init: Callable[..., Params]
@@ -52,3 +53,4 @@ class Policy(NamedTuple):
   mode: Callable[..., Int[Array, "b l"]]
   log_prob: Callable[..., Scored]
   search: Callable[..., Int[Array, "b l"]] | None = None
+  compiler_options: dict[str, Any] | None = None

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from rtune import config as configs
+from rtune.compiling import jit_once
 from rtune.errors import UsageError
 from rtune.models import dictionary
 from rtune.models.codes import Network, code_model, kept, patches, unpatch
@@ -72,7 +73,7 @@ def test_labels_become_codes_and_codes_labels(changes):
 
 def test_first_predictions_are_even():
   model, _ = made()
-  variables = jax.jit(model.init)(jax.random.key(0))
+  variables = jit_once(model.init)(jax.random.key(0))
   decoded = jax.jit(model.decode)(variables, jnp.zeros((BATCH, CODES), jnp.int32), some_images())
   assert all(np.all(np.asarray(v) == 0) for v in decoded.values())
   np.testing.assert_array_equal(variables["state"]["counts"], 1)

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from rtune import config as configs
+from rtune.compiling import jit_once
 from rtune.models import attention, encoder_decoder, vit
 from rtune.models.decoder import Decoder
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 SIZE, VOCAB, LENGTH = 16, 9, 10
 PARTS = ("encoder", "decoder")
@@ -137,7 +140,7 @@ def test_pixels_become_minus_one_to_one():
 def test_predictions_are_uniform_at_first():
   model = encoder_decoder.build(CONFIG, VOCAB, LENGTH)
   images, tokens = jnp.zeros((1, SIZE, SIZE, 3), jnp.uint8), jnp.ones((1, 1, LENGTH), jnp.int32)
-  logits, _ = jax.jit(model.init_with_output)(jax.random.key(0), images, tokens)
+  logits, _ = jit_once(model.init_with_output)(jax.random.key(0), images, tokens)
   assert logits.shape == (1, 1, LENGTH, VOCAB)
   np.testing.assert_array_equal(logits, 0)
 
@@ -149,7 +152,7 @@ def network():
   images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8))
   tokens = jnp.zeros((2, 1, LENGTH), jnp.int32)
 
-  @jax.jit
+  @jit_once
   def make(key):
     params = model.init(key, images, tokens)["params"]
     leaves, tree = jax.tree.flatten(params)

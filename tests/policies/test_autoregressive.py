@@ -9,6 +9,7 @@ import pytest
 
 from rtune import config as configs
 from rtune.benchmarks.plain_sampler import plain_sample
+from rtune.compiling import jit_once
 from rtune.models import encoder_decoder
 from rtune.policies import autoregressive as ar
 
@@ -40,7 +41,7 @@ def random_images(num, seed=0):
 
 def random_params(policy, seed=0, scale=0.3):
   """Parameters of no particular model; those of `init` say the same for every prefix."""
-  params = jax.jit(policy.init)(jax.random.key(seed), random_images(1))
+  params = jit_once(policy.init)(jax.random.key(seed), random_images(1))
   leaves, tree = jax.tree.flatten(params)
   keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
   noisy = [x + scale * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]

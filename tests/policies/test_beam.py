@@ -9,11 +9,14 @@ import pytest
 
 from rtune import config as configs
 from rtune import evaluate
+from rtune.compiling import jit_once
 from rtune.errors import UsageError
 from rtune.models import encoder_decoder
 from rtune.policies.autoregressive import Ending, autoregressive
 from rtune.policies.policy import Policy
 from rtune.tasks.detection import Detection
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 SIZE = 16
 
@@ -29,7 +32,7 @@ def make(vocab, length, ending):
   policy = autoregressive(encoder_decoder.build(config, vocab, length), length, ending)
   rng = np.random.default_rng(0)
   images = jnp.asarray(rng.integers(0, 256, (2, SIZE, SIZE, 3), np.uint8))
-  params = jax.jit(policy.init)(jax.random.key(0), images)
+  params = jit_once(policy.init)(jax.random.key(0), images)
   noisy = jax.tree.map(lambda x: x + rng.normal(size=x.shape).astype(np.float32) * 0.6, params)
   return policy, noisy, images
 

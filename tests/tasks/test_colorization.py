@@ -12,6 +12,7 @@ from skimage.color import rgb2lab
 
 from rtune import color, parts
 from rtune import config as configs
+from rtune.compiling import jit_once
 from rtune.data.shapes import Shapes
 from rtune.errors import NumericError, UsageError
 from rtune.tasks.coded import CodedTask
@@ -31,7 +32,7 @@ def make(**args):
 @functools.cache
 def frozen():
   """A code model whose head is no longer zero: other codes are other colors."""
-  variables = jax.jit(make().codes_of().init)(jax.random.key(0))
+  variables = jit_once(make().codes_of().init)(jax.random.key(0))
   params = dict(variables["params"])
   head = params["head_color"]
   kernel = jax.random.normal(jax.random.key(1), head["kernel"].shape)

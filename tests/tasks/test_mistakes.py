@@ -9,6 +9,8 @@ from rtune.rewards.boxes import pairwise_iou
 from rtune.tasks import mistakes
 from rtune.tasks.detection import Detection
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 TASK = Detection(image_size=32, max_boxes=4, levels=101, classes=("a", "b", "c", "d"))
 BOX = np.array([0.2, 0.3, 0.6, 0.8], np.float32)
 

@@ -11,6 +11,7 @@ import pytest
 
 from rtune import config as configs
 from rtune import console
+from rtune.compiling import jit_once
 from rtune.data.panoptic_shapes import PanopticShapes
 from rtune.errors import UsageError
 from rtune.models.codes import patches, unpatch
@@ -256,7 +257,7 @@ def test_codes_of_labels_become_segments(quick_compiles):
   """Through an untrained code model: shapes, any tokens, each sample for itself."""
   task = make()
   batch = batch_of(task, SCENES[0], SCENES[1])
-  frozen = jax.jit(task.codes_of().init)(jax.random.key(0))
+  frozen = jit_once(task.codes_of().init)(jax.random.key(0))
   actions = jax.jit(task.targets)(frozen, batch, jax.random.key(1))
   assert actions.shape == (2, 4) and (actions >= 1).all() and (actions <= 8).all()
   tokens = jax.random.randint(jax.random.key(2), (2, 3, 4), 0, 9)
