@@ -1,0 +1,27 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rtune import compiling
+
+
+def attend(x):
+  return jax.nn.softmax(x @ x.T) @ x
+
+
+def test_options_change_how_and_not_what():
+  x = jax.random.normal(jax.random.key(0), (16, 384)) / 20
+  options = compiling.of_decoding(384)
+  assert (
+    "__ynn_fusion" not in jax.jit(attend, compiler_options=options).lower(x).compile().as_text()
+  )
+  wanted = jax.jit(attend)(x)
+  np.testing.assert_allclose(jax.jit(attend, compiler_options=options)(x), wanted, atol=1e-6)
+  np.testing.assert_allclose(compiling.jit_once(attend)(x), wanted, atol=1e-6)
+
+
+def test_narrow_decoders_and_accelerators_need_no_options(monkeypatch):
+  assert compiling.of_decoding(64) is None
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  assert compiling.of_decoding(384) is None
+  assert compiling.jit_once(jnp.sin)(0.0) == 0
