@@ -21,9 +21,9 @@ IMAGES, SAMPLES, SIDE, SLOTS = 16, 6, 48, 12
 
 
 def _blocks(rng: np.random.Generator, shape: tuple[int, ...], segments: int) -> np.ndarray:
-  """Maps of square regions, 0 for void."""
+  """Maps of square regions, 0 for void, of the type that annotations are read as."""
   *many, height, width = shape
-  coarse = rng.integers(0, segments + 1, (*many, height // 8, width // 8))
+  coarse = rng.integers(0, segments + 1, (*many, height // 8, width // 8), np.uint8)
   return coarse.repeat(8, axis=-2).repeat(8, axis=-1)
 
 
@@ -38,7 +38,7 @@ def scorers() -> dict:
   truth["crowd"] = np.zeros(SEGMENTS, bool)
   moved = {"image_id": 1, "segments": np.roll(truth["segments"], 1, axis=1), "labels": labels}
 
-  ids = _blocks(rng, (IMAGES, SAMPLES, SIDE, SIDE), SLOTS - 1)
+  ids = _blocks(rng, (IMAGES, SAMPLES, SIDE, SIDE), SLOTS - 1).astype(np.int32)
   slots, present = rng.integers(0, CLASSES, (IMAGES, SLOTS)), np.ones((IMAGES, SLOTS), bool)
   present[:, 0] = False
   true = AnnotatedSegments(ids[:, 0], slots, present, np.zeros_like(present))
