@@ -62,7 +62,10 @@ class Elsewhere:
     if self._start is None or now is None:
       return None
     wall, busy, own = (b - a for a, b in zip(self._start, now, strict=True))
-    return max(0.0, busy - own) / (wall * (os.cpu_count() or 1)) if wall > 0 else 0.0
+    if wall <= 0:
+      return 0.0
+    # The system counts in hundredths of a second: for a shorter time it may say more than all.
+    return min(1.0, max(0.0, busy - own) / (wall * (os.cpu_count() or 1)))
 
   @staticmethod
   def _read() -> tuple[float, float, float] | None:
