@@ -4,11 +4,10 @@ The mesh has two axes. A batch is split over both; parameters are either on ever
 ("fsdp") split over the axis "fsdp", or over "data" where "fsdp" has one device.
 """
 
-import functools
 import os
 import pickle
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -94,12 +93,7 @@ def whole(params: PyTree, shardings: PyTree) -> PyTree:
 
 def gather(params: PyTree, mesh: Mesh) -> PyTree:
   """Arrays that may be spread, as whole copies on every device: `whole`, once for many calls."""
-  return _gatherer(mesh)(params)
-
-
-@functools.lru_cache
-def _gatherer(mesh: Mesh) -> Callable[[PyTree], PyTree]:
-  return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))
+  return jax.device_put(params, replicated(mesh))
 
 
 def check_divisible(
