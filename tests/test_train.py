@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from rtune import config as configs
-from rtune import launch, main, run_files, steps, train, weights
+from rtune import launch, main, run_files, sharding, steps, train, weights
 from rtune.errors import Preempted
 from rtune.logs import read_metrics
 from rtune.progress import Progress
@@ -447,6 +447,9 @@ def test_spread_parameters_train_like_whole_ones(plain, tmp_path):
   flags = [*plain[1], "--config.model.decoder.mlp_dim=32768", "--config.shard_parameters=true"]
   for devices in (1, 4):
     finish(tmp_path / f"{devices}", *flags, devices=devices)
+  mesh = jax.sharding.AbstractMesh((4, 1), ("data", "fsdp"))
+  homes = sharding.param_shardings(mesh, leaves_of(tmp_path / "4", "mle"), "fsdp")
+  assert any("data" in home.spec for home in homes.values()), "nothing was spread"
   assert_close_runs(tmp_path / "4", tmp_path / "1")
 
 
