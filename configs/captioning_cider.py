@@ -77,6 +77,7 @@ def coco_json(config: ConfigDict) -> None:
   config.task.args = {"image_size": 96, "length": 24, "min_count": 2}
   config.data.train.fn = config.data.val.fn = "rtune.data.coco_captions:CocoCaptions"
   config.data.train.args = config.data.val.args = {"annotations": ""}
+  config.data.cache_mb = 1000
   config.data.eval_batch_size = 32
   config.mle.update(steps=1000, batch_size=16)
   config.reward.update(steps=300, batch_size=16, num_samples=6)

@@ -96,6 +96,7 @@ def coco_json(config: ConfigDict) -> None:
   config.task.args.update(scale_min=1.0, scale_max=4.0)
   config.data.train.fn = config.data.val.fn = "rtune.data.coco:CocoDetection"
   config.data.train.args = config.data.val.args = {"annotations": ""}
+  config.data.cache_mb = 1000
   config.data.eval_batch_size = 32
   config.mle.update(steps=3000, batch_size=16)
   config.reward.update(steps=500, batch_size=8, num_samples=6)

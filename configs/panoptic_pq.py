@@ -87,6 +87,7 @@ def coco_json(config: ConfigDict) -> None:
   config.task.args.codes.update(code_length=64)
   config.data.train.fn = config.data.val.fn = "rtune.data.coco_panoptic:CocoPanoptic"
   config.data.train.args = config.data.val.args = {"annotations": ""}
+  config.data.cache_mb = 1000
   config.data.eval_batch_size = 16
   config.model.encoder.patch_size = 16
   config.codes.update(steps=2000, batch_size=16)

@@ -104,6 +104,7 @@ class Data:
   val: Part = Part()  # what is evaluated on, every example once
   threads: int = 8  # threads that read and transform
   prefetch: int = 4  # batches prepared ahead by each process
+  cache_mb: int = 0  # memory for decoded examples in megabytes, of train and of val, a process
   eval_batch_size: int = 64  # images a step of evaluation, over all devices
 
 

@@ -28,7 +28,8 @@ _AT_LEAST_ONE = (
 )
 _NOT_NEGATIVE = (
   *(f"{phase}.steps" for phase in _PHASES),
-  *("reward.kl", "reward.timeout_s", "eval_every", "eval_examples", "data.prefetch"),
+  *("reward.kl", "reward.timeout_s", "eval_every", "eval_examples"),
+  *("data.prefetch", "data.cache_mb"),
   *("checkpoints.keep_every", "seed"),
 )
 _MULTIPLES = (

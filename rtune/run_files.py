@@ -25,7 +25,7 @@ RESULTS = "results.json"
 _HARMLESS = (
   *("log_every", "eval_every", "eval_examples", "eval_beam", "tensorboard", "max_bad_steps"),
   *("checkpoints.every", "checkpoints.keep_last", "checkpoints.keep_every"),
-  *("data.threads", "data.prefetch"),
+  *("data.threads", "data.prefetch", "data.cache_mb"),
 )
 # Changing these makes weights of another shape or meaning.
 _SHAPES = ("task", "model")

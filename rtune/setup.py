@@ -22,6 +22,7 @@ from rtune import (
 )
 from rtune import config as configs
 from rtune.compiling import jit_once
+from rtune.data.cached import Cached
 from rtune.data.source import Source
 from rtune.errors import DataError, UsageError
 from rtune.policies.policy import Policy
@@ -71,6 +72,8 @@ def prepare(config: configs.Config) -> Setup:
   )
   _check_names(config, task)
   sharding.same_everywhere(configs.to_json(config), "the config")
+  if config.data.cache_mb:
+    train, val = (Cached(source, config.data.cache_mb) for source in (train, val))
   return Setup(config, task, task.policy(config.model), train, val, mesh, {})
 
 

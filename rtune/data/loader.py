@@ -18,6 +18,7 @@ import grain
 import numpy as np
 from jaxtyping import Bool, Int
 
+from rtune.data.cached import source_name
 from rtune.data.source import Example, Source
 from rtune.errors import DataError, UsageError
 
@@ -142,7 +143,7 @@ def _block_size(batch_size: int, process_index: int, process_count: int) -> int:
 
 def _length(source: Source) -> int:
   if len(source) == 0:
-    raise DataError(f"{type(source).__name__} holds no examples; check its path and split.")
+    raise DataError(f"{source_name(source)} holds no examples; check its path and split.")
   return len(source)
 
 
@@ -160,7 +161,7 @@ def _order(length: int, seed: int) -> grain.MapDataset:
 def _read(
   source: Source, index: int, example: MakeExample, rng: np.random.Generator | None
 ) -> tuple[Example, Features]:
-  where = f"example {index} of {type(source).__name__}"
+  where = f"example {index} of {source_name(source)}"
   try:
     raw = source[index]
     where += f" (image_id {raw['image_id']})" if "image_id" in raw else ""
