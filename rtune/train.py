@@ -1,4 +1,4 @@
-"""The loop, the same for every phase; what a step does is in steps.py."""
+"""The loop, the same for every phase. What a step does: steps.py, reward_step.py, code_step.py."""
 
 import contextlib
 import functools
@@ -30,6 +30,7 @@ from rtune.logs import TIME, Clock, MetricLog
 from rtune.optim import Schedule, check_optim, make_optimizer
 from rtune.progress import Progress
 from rtune.report import write_report
+from rtune.reward_step import reward_step
 from rtune.rewards.scoring import make_lesson, make_scoring, with_frozen
 from rtune.setup import Setup, check_start, initial_params, prepare
 from rtune.stopping import StopRequest, on_signals
@@ -186,7 +187,7 @@ def _make_step(this: Run, name: str) -> tuple[steps.State, steps.Step, Schedule]
   elif name == "reward":
     scoring = make_scoring(phase, task, frozen, setup.mesh)
     reference = params if phase.kl else None
-    step = steps.reward_step(
+    step = reward_step(
       task, policy, optimizer, phase, frozen, key, scoring, reference, this.clock, shardings
     )
   else:

@@ -12,6 +12,7 @@ import pytest
 from rtune import config as configs
 from rtune import sharding, steps
 from rtune.compiling import jit_once
+from rtune.reward_step import _join, _split, reward_step
 from rtune.rewards.scoring import Scores, Scoring, make_lesson, make_scoring
 from rtune.tasks.detection import Detection
 
@@ -89,7 +90,7 @@ def imitate(optimizer, **changes):
 def reinforce(optimizer, scoring=None, policy=None, reference=None, **changes):
   phase = dataclasses.replace(PHASE, **changes)
   scoring = scoring or make_scoring(phase, TASK, {}, sharding.make_mesh())
-  return steps.reward_step(
+  return reward_step(
     TASK,
     policy or make_policy(),
     optimizer,
@@ -243,7 +244,7 @@ def test_samples_drawn_in_parts_stay_with_their_images(batch, params):
   _, metrics = reinforce(optimizer, overlap=2)(fresh(params, optimizer), batch)
   assert metrics["log_prob_gap"] < 1e-4
   tree = {"x": jnp.arange(12).reshape(6, 2), "y": jnp.arange(6)}
-  assert_equal(steps._join(steps._split(tree, 3)), tree)
+  assert_equal(_join(_split(tree, 3)), tree)
 
 
 def test_no_dropout_while_tuning(batch, params):

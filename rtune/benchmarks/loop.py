@@ -22,6 +22,7 @@ from rtune.logs import Clock
 from rtune.models import encoder_decoder
 from rtune.optim import make_optimizer
 from rtune.planning import counts
+from rtune.reward_step import reward_step
 from rtune.rewards.scoring import make_lesson, make_scoring
 from rtune.setup import Setup
 
@@ -189,7 +190,7 @@ def tuning(loop: Loop, clock: Clock) -> tuple[steps.State, steps.Step]:
   scoring = make_scoring(phase, setup.task, setup.frozen, setup.mesh)
   reference = loop.params if phase.kl else None
   key = jax.random.key(0)
-  return state, steps.reward_step(
+  return state, reward_step(
     setup.task,
     setup.policy,
     optimizer,

@@ -21,6 +21,7 @@ from rtune.models.encoder_decoder import EncoderDecoder, build
 from rtune.optim import make_optimizer
 from rtune.planning.counts import Sizes
 from rtune.policies.policy import Policy
+from rtune.reward_step import reward_update
 from rtune.rewards.scoring import Scores, make_lesson, make_scoring
 from rtune.tasks.coded import CodedTask
 from rtune.tasks.task import Task
@@ -159,7 +160,7 @@ def _compile_reward(blueprint, optimizer, state, batch, shardings, mesh) -> Iter
     scores = spread(Scores(jax.ShapeDtypeStruct(shape, jnp.float32), _bool(shape), {}))
   greedy = jax.ShapeDtypeStruct(shape[:1], jnp.float32, sharding=across)
   update = jax.jit(
-    steps.reward_update(task, policy, optimizer, setting, scoring, shardings),
+    reward_update(task, policy, optimizer, setting, scoring, shardings),
     donate_argnums=1,
     out_shardings=(shardings, None),
   )
