@@ -126,7 +126,7 @@ def paper(config: ConfigDict) -> None:
     width=512, depth=6, num_heads=8, mlp_dim=2048
   )  # H: 6 layers; M: width
   config.model.update(remat=True, scan_layers=True)
-  config.model.cache_block = 200  # three loops for 600 tokens: the TPU compiler takes minutes for each
+  config.model.cache_block = 200  # three loops for 600 tokens; to compile one takes minutes
 
   for phase in (config.mle, config.control):
     phase.mistakes.fn = phase.supervised.fn = ""  # H: the paper needs no noise augmentation
