@@ -90,8 +90,8 @@ def coco_json(config: ConfigDict) -> None:
   config.data.cache_mb = 1000
   config.data.eval_batch_size = 16
   config.model.encoder.patch_size = 16
-  config.codes.update(steps=2000, batch_size=16)
-  config.mle.update(steps=1500, batch_size=16)
+  config.codes.update(steps=1000, batch_size=16)
+  config.mle.update(steps=1000, batch_size=16)
   config.reward.update(steps=200, batch_size=8, num_samples=6)
   control(config)
   config.phases = ("codes", "mle", "reward")  # for a control, set init_from and phases=("control",)
