@@ -65,10 +65,11 @@ def embedded(config: ConfigDict) -> None:
   config.mle.update(steps=6000, batch_size=16)
   config.mle.optim.update(name="adam", lr=1.5e-3, warmup_steps=200)
 
-  config.reward.update(steps=1500, batch_size=16, num_samples=6)
+  config.reward.update(steps=2000, batch_size=16, num_samples=6)
   # Where one guess of six finds its object, PQ gains: a higher price teaches to keep silent.
   config.reward.args = {"unmatched": 0.1}
-  config.reward.optim.update(name="adam", lr=3.5e-4, warmup_steps=40, schedule="cosine")
+  # Seed 0, PQ after 1,500 steps: 60.0 at 1.2e-4, 60.2 at 2e-4, 59.3 at 3.5e-4, 54.2 at 7e-4.
+  config.reward.optim.update(name="adam", lr=2e-4, warmup_steps=40, schedule="cosine")
   config.reward.optim.end_factor = 0.1
   config.eval_every = 1000
   config.eval_examples = 250
