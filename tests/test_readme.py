@@ -105,7 +105,8 @@ def test_example_rewards_what_it_says(example):
   other_class = truth._replace(labels=np.array([0, 2, 2], np.int32))
   assert reward(other_class, truth)["found"] == 1
   a_little_off = truth._replace(boxes=boxes * np.float32(0.96))
-  assert reward(a_little_off, truth)["found"] == 1
+  # IoUs of 0.92, worth 1, and 0.787.
+  assert reward(a_little_off, truth)["found"] == pytest.approx(2 * 0.787 / 0.9, abs=1e-3)
   assert reward(a_little_off, truth, iou=0.5)["found"] == 2
   assert reward(truth._replace(present=np.zeros(3, bool)), truth)["reward"] == 0
 
