@@ -141,6 +141,7 @@ def test_report_shows_captions_with_references_and_scores(run, tmp_path):
   assert "CIDEr_beam" in page and "Validation: length" in page
 
 
+@pytest.mark.slow
 def test_report_does_not_compare_other_words(run, tmp_path):
   folder = tmp_path / "other"
   config = load(

@@ -177,8 +177,8 @@ def test_a_second_run_is_equal_compiles_once_and_transfers_nothing(
     at_step[phase, step] = len(compiled)
 
   watch(seen)
-  for name in ("imitation_step", "reward_step"):
-    monkeypatch.setattr(steps, name, without_transfers(getattr(steps, name)))
+  for module, name in ((steps, "imitation_step"), (train, "reward_step")):
+    monkeypatch.setattr(module, name, without_transfers(getattr(module, name)))
   harmless = {
     **{"data__threads": 2, "data__prefetch": 1, "tensorboard": False, "max_bad_steps": 9},
     **{"eval_every": 4, "checkpoints__every": 7, "checkpoints__keep_last": 1, "log_every": 1},
@@ -205,6 +205,7 @@ def test_a_second_run_is_equal_compiles_once_and_transfers_nothing(
     assert {step: n for step, n in fresh.items() if n and step not in (2, 5, 8)} == {}
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_run(tiny_run, tmp_path):
   train.run(load(seed=1, phases="('mle',)", eval_every=0), str(tmp_path))
   one, other = (read_metrics(folder, times=False)[:4] for folder in (tmp_path, tiny_run))
@@ -433,6 +434,7 @@ def assert_close_runs(one, other):
       assert row[name] == pytest.approx(value, rel=1e-4, abs=1e-5, nan_ok=True), name
 
 
+@pytest.mark.slow  # tests/test_sharding.py trains on two processes among the fast ones
 def test_four_devices_are_one(plain, tmp_path):
   reference, flags = plain
   workdir = tmp_path / "run"

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -82,17 +83,8 @@ class CocoPanoptic:
       report.error("files without an annotated image", "Give a panoptic file", annotations)
     self._image_ids = [ids[row] for row in keep]
     self._annotations = [found[image_id] for image_id in self._image_ids]
-    outside = allow_outside_root
-    root = os.path.expanduser(images)
-    root = root or coco_json.image_root(annotations, data, outside, report)
-    folder = os.path.expanduser(masks)
-    folder = folder or panoptic_json.mask_root(annotations, data, outside, report)
-    mask_names = [annotation.mask for annotation in self._annotations]
     names = [names[row] for row in keep]
-    self._paths = validate.locate_images(root, names, outside, report)
-    self._masks = validate.locate_images(folder, mask_names, outside, report)
-    if not len(self._paths) == len(self._masks) == len(keep) > 0:
-      report.raise_errors()
+    self._locate(annotations, data, names, (images, masks), allow_outside_root, report)
     bad = self._check_headers(report) if check_images else set()
     self._check_ids(check_masks, bad, report)
     report.raise_errors()
@@ -124,6 +116,25 @@ class CocoPanoptic:
       "labels": np.array(annotation.labels, np.int32),
       "crowd": np.array(annotation.crowd, bool),
     }
+
+  def _locate(
+    self,
+    annotations: str,
+    data: dict[str, Any],
+    names: Sequence[str],
+    folders: tuple[str, str],
+    outside: bool,
+    report: validate.Report,
+  ) -> None:
+    """Paths of the images of these names and of their masks; `folders` as given, maybe empty."""
+    root, folder = (os.path.expanduser(given) for given in folders)
+    root = root or coco_json.image_root(annotations, data, outside, report)
+    folder = folder or panoptic_json.mask_root(annotations, data, outside, report)
+    mask_names = [annotation.mask for annotation in self._annotations]
+    self._paths = validate.locate_images(root, names, outside, report)
+    self._masks = validate.locate_images(folder, mask_names, outside, report)
+    if not len(self._paths) == len(self._masks) == len(names) > 0:
+      report.raise_errors()
 
   def _check_headers(self, report: validate.Report) -> set[str]:
     """Sizes of images and masks, which must agree; returns the masks that cannot be used."""

@@ -236,6 +236,7 @@ def test_dropout_only_with_a_key():
     assert np.abs(a - b).max() > 0.1
 
 
+@pytest.mark.slow
 def test_remat_changes_no_value_and_no_gradient():
   images, actions = random_images(2), jnp.ones((2, 2, LENGTH), jnp.int32)
   params, results = random_params(make()), []
