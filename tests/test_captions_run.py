@@ -175,6 +175,7 @@ def test_a_vocabulary_of_another_run_is_refused(run, tmp_path):
     restore.restore(folder)
 
 
+@pytest.mark.slow
 def test_weights_of_other_words_are_no_start(run, tmp_path):
   start = {"init_from": str(run), "phases": '("reward",)', "reward__steps": 1, "eval_every": 0}
   with pytest.raises(UsageError, match=r"config\.task\.args\.corpus"):

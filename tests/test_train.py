@@ -261,6 +261,7 @@ def test_interrupted_again_and_again(tiny_run, tmp_path, watch, monkeypatch):
   assert_same_run(tmp_path, tiny_run)
 
 
+@pytest.mark.slow
 def test_phases_start_from_given_weights(tiny_run, tmp_path, capsys):
   """Without a learning rate the weights stay, which shows what they were; KL has a reference."""
   still = {
@@ -358,6 +359,7 @@ def kill_and_restart(workdir, kills, rng):
   return met
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(tiny_run, tmp_path):
   workdir = tmp_path / "run"
   assert kill_and_restart(workdir, 3, np.random.default_rng(0)) >= 2
