@@ -8,6 +8,7 @@ import pytest
 
 from rtune import config as configs
 from rtune import main, parts, run_files, setup, train
+from rtune.data.cached import Cached
 from rtune.logs import read_metrics
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -175,5 +176,6 @@ def test_own_data_in_coco_format_runs(shared_data, tmp_path, quick_compiles):
 def test_own_data_in_coco_format_are_counted_and_checked(shared_data, path):
   ready = setup.prepare(own_data(shared_data, path))
   assert (len(ready.train), len(ready.val)) == (117, 29)
+  assert isinstance(ready.train, Cached) and isinstance(ready.val, Cached)
   if "class_counts" in ready.config.reward.args:
     assert ready.config.reward.args["class_counts"] == (126,)

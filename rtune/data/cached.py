@@ -11,9 +11,9 @@ from rtune.data.source import Example, Source
 class Cached:
   """A `Source` that keeps what it has read of another while it fits; several threads may read.
 
-  Decoding a photograph of 640 x 480 takes 4 to 10 ms, its view of 96 pixels 1 ms: of a small data
-  set that is read hundreds of times, decoding is what training waits for. Kept arrays are
-  read-only, so that no user of an example can change what the next one gets.
+  To read a photograph of COCO and its mask of segments takes 6.5 ms of CPU, their view of 96 pixels
+  1.3 ms: of a small data set that is read hundreds of times, most of the work is saved.
+  Kept arrays are read-only, so that no user of an example can change what the next one gets.
 
   Attributes:
     source: the other source; whatever else is asked for (classes, ...) comes from it.
