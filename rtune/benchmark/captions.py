@@ -14,12 +14,12 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from rtune.benchmarks.row import Row
-from rtune.benchmarks.timing import interleaved
-from rtune.data.captioned_shapes import CaptionedShapes
+from rtune.benchmark.row import Row
+from rtune.benchmark.timing import interleaved
+from rtune.data.scenes.captioned import CaptionedShapes
 from rtune.metrics import text as metrics
+from rtune.predictions.captions import Caption
 from rtune.rewards.text import cider_d
-from rtune.tasks.text import Caption
 from rtune.text.corpus import END, build_corpus
 from rtune.text.tokenize import tokenize
 

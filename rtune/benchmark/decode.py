@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from rtune import config as configs
-from rtune.benchmarks.plain_sampler import plain_sample
-from rtune.benchmarks.row import Row
-from rtune.benchmarks.timing import interleaved
+from rtune.benchmark.plain_sampler import plain_sample
+from rtune.benchmark.row import Row
+from rtune.benchmark.timing import interleaved
 from rtune.models import encoder_decoder
 from rtune.models.encoder_decoder import EncoderDecoder
-from rtune.planning import counts
-from rtune.policies.autoregressive import autoregressive
+from rtune.plan import counts
 from rtune.policies.policy import Policy
+from rtune.policies.tokens import autoregressive
 
 
 class Setting(NamedTuple):

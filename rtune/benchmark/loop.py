@@ -12,19 +12,20 @@ from typing import Any, NamedTuple
 
 import jax
 
-from rtune import code_weights, sharding, steps
 from rtune import config as configs
-from rtune.benchmarks.decode import sampling_floor
-from rtune.benchmarks.row import Row
+from rtune.benchmark.decode import sampling_floor
+from rtune.benchmark.row import Row
 from rtune.data import loader
+from rtune.devices import sharding
+from rtune.display.logs import Clock
 from rtune.evaluate import evaluate, make_predict
-from rtune.logs import Clock
 from rtune.models import encoder_decoder
-from rtune.optim import make_optimizer
-from rtune.planning import counts
-from rtune.reward_step import reward_step
-from rtune.rewards.scoring import make_lesson, make_scoring
-from rtune.setup import Setup
+from rtune.plan import counts
+from rtune.training import code_weights, update
+from rtune.training.optim import make_optimizer
+from rtune.training.reinforce import reward_step
+from rtune.training.scoring import make_lesson, make_scoring
+from rtune.training.setup import Setup
 
 
 class Loop(NamedTuple):
@@ -156,7 +157,7 @@ def step_rows(loop: Loop, machine: counts.Machine, repeats: int) -> list[Row]:
 
 
 def _run(
-  loop: Loop, made: tuple[steps.State, steps.Step], batches: Iterator[Any], repeats: int
+  loop: Loop, made: tuple[update.State, update.Step], batches: Iterator[Any], repeats: int
 ) -> tuple[list[float], list[float]]:
   """Seconds of each step and of the wait for its batch, as the loop of training has them."""
   state, step = made
@@ -172,18 +173,18 @@ def _run(
   return seconds[2:], waits[2:]
 
 
-def imitation(loop: Loop) -> tuple[steps.State, steps.Step]:
+def imitation(loop: Loop) -> tuple[update.State, update.Step]:
   """The state and the step of the phase mle."""
   setup, phase = loop.setup, loop.setup.config.mle
   state, optimizer, shardings = _state(loop, phase)
   key = jax.random.key(0)
   lesson = make_lesson(phase, setup.task)
-  return state, steps.imitation_step(
+  return state, update.imitation_step(
     setup.task, setup.policy, optimizer, phase, setup.frozen, key, shardings, lesson
   )
 
 
-def tuning(loop: Loop, clock: Clock) -> tuple[steps.State, steps.Step]:
+def tuning(loop: Loop, clock: Clock) -> tuple[update.State, update.Step]:
   """The state and the step of the phase reward."""
   setup, phase = loop.setup, loop.setup.config.reward
   state, optimizer, shardings = _state(loop, phase)
@@ -208,9 +209,9 @@ def _state(loop: Loop, phase: configs.Imitate | configs.Reward):
   setup = loop.setup
   optimizer, _ = make_optimizer(phase.optim, phase.steps, loop.params, "optim")
   strategy = "fsdp" if setup.config.shard_parameters else "replicate"
-  shapes = jax.eval_shape(lambda p: steps.init_state(p, optimizer), loop.params)
+  shapes = jax.eval_shape(lambda p: update.init_state(p, optimizer), loop.params)
   shardings = sharding.param_shardings(setup.mesh, shapes, strategy)
-  init = jax.jit(lambda p: steps.init_state(p, optimizer), out_shardings=shardings)
+  init = jax.jit(lambda p: update.init_state(p, optimizer), out_shardings=shardings)
   return init(loop.params), optimizer, shardings
 
 

@@ -5,8 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from rtune.benchmarks.timing import interleaved
-from rtune.planning.counts import Machine
+from rtune.benchmark.timing import interleaved
+from rtune.plan.counts import Machine
 
 
 @functools.cache

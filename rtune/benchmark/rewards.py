@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rtune.benchmarks.row import Row
-from rtune.benchmarks.timing import interleaved
+from rtune.benchmark.row import Row
+from rtune.benchmark.timing import interleaved
+from rtune.predictions.boxes import Boxes
 from rtune.rewards import boxes
-from rtune.tasks.boxes import Boxes
 
 IMAGES, SAMPLES, SLOTS, CLASSES = 32, 8, 100, 80
 

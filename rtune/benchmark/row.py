@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rtune import console
-from rtune.planning.counts import Floor
+from rtune.display import console
+from rtune.plan.counts import Floor
 
 
 class Row(NamedTuple):

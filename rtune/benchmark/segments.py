@@ -10,11 +10,11 @@ Dimension key:
 import jax
 import numpy as np
 
-from rtune.benchmarks.row import Row
-from rtune.benchmarks.timing import interleaved
+from rtune.benchmark.row import Row
+from rtune.benchmark.timing import interleaved
 from rtune.metrics.segments import panoptic
+from rtune.predictions.segments import AnnotatedSegments, Segments
 from rtune.rewards.segments import panoptic_quality
-from rtune.tasks.segments import AnnotatedSegments, Segments
 
 HEIGHT, WIDTH, SEGMENTS, CLASSES = 480, 640, 20, 133
 IMAGES, SAMPLES, SIDE, SLOTS = 16, 6, 48, 12

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from rtune.errors import UsageError
-from rtune.planning.counts import Machine
+from rtune.plan.counts import Machine
 
 
 class Chip(NamedTuple):

@@ -6,8 +6,8 @@ Dimension key: that of counts.py, and
 
 from typing import NamedTuple
 
-from rtune.planning import counts
-from rtune.planning.counts import Sizes
+from rtune.plan import counts
+from rtune.plan.counts import Sizes
 
 _MOMENTS = {"adam": 8.0, "adafactor": 2.0, "sgd": 2.0}  # bytes a parameter
 

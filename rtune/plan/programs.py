@@ -14,17 +14,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from rtune import code_weights, parts, sharding, steps
 from rtune import config as configs
+from rtune.config import names
+from rtune.devices import sharding
 from rtune.errors import DataError, UsageError
 from rtune.models.encoder_decoder import EncoderDecoder, build
-from rtune.optim import make_optimizer
-from rtune.planning.counts import Sizes
+from rtune.plan.counts import Sizes
 from rtune.policies.policy import Policy
-from rtune.reward_step import reward_update
-from rtune.rewards.scoring import Scores, make_lesson, make_scoring
 from rtune.tasks.coded import CodedTask
 from rtune.tasks.task import Task
+from rtune.training import code_weights, update
+from rtune.training.optim import make_optimizer
+from rtune.training.reinforce import reward_update
+from rtune.training.scoring import Scores, make_lesson, make_scoring
 
 
 class Blueprint(NamedTuple):
@@ -85,9 +87,9 @@ def make_blueprint(config: configs.Config, num_classes: int) -> Blueprint:
 
 
 def _task(config: configs.Config, num_classes: int) -> Task:
-  task = parts.build(config.task, "task")
+  task = names.build(config.task, "task")
   try:
-    return task.bind(parts.build(config.data.train, "data.train"))
+    return task.bind(names.build(config.data.train, "data.train"))
   except (DataError, UsageError, ImportError) as error:
     names = {field.name for field in dataclasses.fields(task)}
     if "classes" not in names:
@@ -111,7 +113,7 @@ def compile_phase(blueprint: Blueprint, phase: str, mesh: Mesh) -> Iterator[Prog
   setting = getattr(blueprint.config, phase)
   sharding.check_divisible(setting.batch_size, mesh, setting.accumulate, f"{phase}.batch_size")
   optimizer, _ = make_optimizer(setting.optim, setting.steps, blueprint.params, f"{phase}.optim")
-  shapes = jax.eval_shape(lambda p: steps.init_state(p, optimizer), blueprint.params)
+  shapes = jax.eval_shape(lambda p: update.init_state(p, optimizer), blueprint.params)
   strategy = "fsdp" if blueprint.config.shard_parameters else "replicate"
   shardings = sharding.param_shardings(mesh, shapes, strategy)
   state = jax.tree.map(_placed, shapes, shardings)
@@ -125,7 +127,7 @@ def compile_phase(blueprint: Blueprint, phase: str, mesh: Mesh) -> Iterator[Prog
     return
   task, key = blueprint.task, jax.random.key(0)
   lesson, frozen = make_lesson(setting, task), _frozen(task, mesh)
-  step = steps.imitation_step(
+  step = update.imitation_step(
     task, blueprint.policy, optimizer, setting, frozen, key, shardings, lesson
   )
   yield _program("update", step.func.lower(frozen, state, batch).compile())

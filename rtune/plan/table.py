@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from rtune import config as configs
-from rtune import console
+from rtune.display import console
 from rtune.errors import UsageError
-from rtune.planning import counts, memory, programs
-from rtune.planning.chips import Topology
-from rtune.planning.counts import Sizes
+from rtune.plan import counts, memory, programs
+from rtune.plan.chips import Topology
+from rtune.plan.counts import Sizes
 
 
 class _Line(NamedTuple):

@@ -54,8 +54,8 @@ def _plan(config: configs.Config, flags) -> None:
   os.environ["JAX_PLATFORMS"] = "cpu"
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
   os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # it compiles, and takes no TPU
-  from rtune import console
-  from rtune.planning import chips, programs, table
+  from rtune.display import console
+  from rtune.plan import chips, programs, table
 
   topology = chips.parse_topology(flags.topology)
   blueprint = programs.make_blueprint(config, flags.classes)
@@ -79,7 +79,7 @@ def _plan(config: configs.Config, flags) -> None:
 def _mesh(topology):
   from jax.experimental import topologies
 
-  from rtune import sharding
+  from rtune.devices import sharding
 
   try:
     found = topologies.get_topology_desc(platform="tpu", topology_name=topology.name)
@@ -93,11 +93,11 @@ def _mesh(topology):
 
 def _measure(name: str) -> None:
   """Steps of the config's own variant for this machine, beside their floors."""
-  from rtune import console
-  from rtune.benchmarks import loop
-  from rtune.benchmarks.machine import measure_machine
-  from rtune.benchmarks.row import Row, as_table
-  from rtune.setup import prepare
+  from rtune.benchmark import loop
+  from rtune.benchmark.machine import measure_machine
+  from rtune.benchmark.row import Row, as_table
+  from rtune.display import console
+  from rtune.training.setup import prepare
 
   console.stage("measuring this machine's steps")
   made = loop.make_loop(prepare(load_config(name.partition(":")[0])))

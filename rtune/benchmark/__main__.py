@@ -31,17 +31,17 @@ def main(args: Sequence[str]) -> int:
 
 
 def _command(flags: argparse.Namespace) -> None:
-  from rtune import launch
+  from rtune.devices import processes
   from rtune.main import load_config
 
   parts = PARTS if flags.part == "all" else (flags.part,)
   needs_config = bool({"train", "data", "eval", "step"} & {*parts})
   config = load_config(flags.config) if needs_config else None
-  launch.start()
-  from rtune import console
-  from rtune.benchmarks.machine import measure_machine
-  from rtune.benchmarks.row import as_table
-  from rtune.benchmarks.timing import Elsewhere
+  processes.start()
+  from rtune.benchmark.machine import measure_machine
+  from rtune.benchmark.row import as_table
+  from rtune.benchmark.timing import Elsewhere
+  from rtune.display import console
 
   watch = Elsewhere()
   machine = measure_machine("float32" if _on_cpu() else "bfloat16")
@@ -66,9 +66,9 @@ def _on_cpu() -> bool:
 
 
 def _rows(parts: Sequence[str], config, machine, flags: argparse.Namespace) -> list:
-  from rtune import console
-  from rtune.benchmarks import captions, decode, loop, rewards, segments
-  from rtune.setup import prepare
+  from rtune.benchmark import captions, decode, loop, rewards, segments
+  from rtune.display import console
+  from rtune.training.setup import prepare
 
   rows, repeats = [], flags.repeats
   ready = loop.make_loop(prepare(config)) if config is not None else None
