@@ -41,7 +41,7 @@ def embedded(config: ConfigDict) -> None:
   """Rendered scenes with five captions each, and a model of 0.2 M parameters."""
   config.task.args = {"image_size": 48, "length": 20}
   scenes = {"size": 48, "max_objects": 4, "smallest": 0.25}
-  config.data.train.fn = config.data.val.fn = "rtune.data.captioned_shapes:CaptionedShapes"
+  config.data.train.fn = config.data.val.fn = "rtune.data.scenes.captioned:CaptionedShapes"
   config.data.train.args = {"split": "train", "num": 1_000_000, **scenes}
   config.data.val.args = {"split": "val", "num": 1000, **scenes}
   config.data.eval_batch_size = 250
@@ -75,7 +75,7 @@ def coco_json(config: ConfigDict) -> None:
   encoder_init.
   """
   config.task.args = {"image_size": 96, "length": 24, "min_count": 2}
-  config.data.train.fn = config.data.val.fn = "rtune.data.coco_captions:CocoCaptions"
+  config.data.train.fn = config.data.val.fn = "rtune.data.sources.coco_captions:CocoCaptions"
   config.data.train.args = config.data.val.args = {"annotations": ""}
   config.data.cache_mb = 1000
   config.data.eval_batch_size = 32
@@ -99,7 +99,7 @@ def paper(config: ConfigDict) -> None:
     "length": 32,  # L: at most 32 tokens
     "min_count": 5,  # L: of words; the paper has BERT's 30,000 word pieces
   }
-  config.data.train.fn = config.data.val.fn = "rtune.data.tfds_captions:TfdsCaptions"
+  config.data.train.fn = config.data.val.fn = "rtune.data.sources.tfds_captions:TfdsCaptions"
   config.data.train.args = {"name": "coco_captions", "split": "train+restval"}
   config.data.val.args = {"name": "coco_captions", "split": "test"}
   config.data.eval_batch_size = 256

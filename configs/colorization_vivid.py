@@ -51,7 +51,7 @@ def embedded(config: ConfigDict) -> None:
   codes |= {"conv_context": True, "code_dropout": "none"}
   config.task.args = {"image_size": 48, "codes": codes}
   scenes = {"size": 48, "max_objects": 4, "smallest": 0.25}
-  config.data.train.fn = config.data.val.fn = "rtune.data.colored_shapes:ColoredShapes"
+  config.data.train.fn = config.data.val.fn = "rtune.data.scenes.colored:ColoredShapes"
   config.data.train.args = {"split": "train", "num": 1_000_000, **scenes}
   config.data.val.args = {"split": "val", "num": 500, **scenes}
   config.data.eval_batch_size = 100
@@ -85,7 +85,7 @@ def coco_json(config: ConfigDict) -> None:
   """Photographs at 96 px, 64 codes; views are mirrored and zoomed by one to two."""
   config.task.args.update(image_size=96, scale_max=2.0)
   config.task.args.codes.update(code_length=64)
-  config.data.train.fn = config.data.val.fn = "rtune.data.photographs:Photographs"
+  config.data.train.fn = config.data.val.fn = "rtune.data.sources.photographs:Photographs"
   config.data.train.args = config.data.val.args = {"annotations": ""}
   config.data.cache_mb = 1000
   config.data.eval_batch_size = 32
@@ -120,7 +120,7 @@ def paper(config: ConfigDict) -> None:
       **{"code_dropout": "random", "resize": True, "remat": True},  # H
     },
   }
-  config.data.train.fn = config.data.val.fn = "rtune.data.tfds_photographs:TfdsPhotographs"
+  config.data.train.fn = config.data.val.fn = "rtune.data.sources.tfds_photographs:TfdsPhotographs"
   config.data.train.args = {"name": "imagenet2012", "split": "train[4096:]"}  # H
   config.data.val.args = {"name": "imagenet2012", "split": "validation"}
   config.data.eval_batch_size = 256

@@ -11,21 +11,21 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from rtune import parts
+from rtune.config.names import resolve
 
 _RECALL = pathlib.Path(__file__).with_name("detection_recall.py")
-VARIANTS = parts.resolve(f"{_RECALL}:VARIANTS")
+VARIANTS = resolve(f"{_RECALL}:VARIANTS")
 
 
 def get_config(variant: str | None = None) -> ConfigDict:
   """The embedded run, or one of VARIANTS."""
-  config = parts.resolve(f"{_RECALL}:get_config")(variant)
+  config = resolve(f"{_RECALL}:get_config")(variant)
   config.reward.fn = "rtune.rewards.boxes:weighted_recall"
   config.reward.args = {"smoothing": 0.05, "duplicate_weight": 0.3}  # H: released reward
-  config.reward.supervised.fn = "rtune.rewards.confidence:expected_iou"
+  config.reward.supervised.fn = "rtune.tasks.confidence:expected_iou"
   if variant == "paper":
     config.reward.supervised_weight = 0.3  # H: conf_w
-    config.reward.args.class_counts = parts.resolve("rtune.data.coco_counts:COCO_COUNTS")  # H
+    config.reward.args.class_counts = resolve("rtune.data.sources.coco_counts:COCO_COUNTS")  # H
     return config
   config.task.args.tune_confidence = False
   config.reward.supervised_weight = 0.2  # a larger one drowns REINFORCE

@@ -43,7 +43,7 @@ def embedded(config: ConfigDict) -> None:
   # Of objects a quarter of the image wide annotators miss a third, of those of 0.42 none.
   drawn = {"size": 48, "max_objects": 4, "smallest": 0.25, "small": 0.42, "miss_small": 0.85}
   drawn["loose"] = 0.025
-  config.data.train.fn = config.data.val.fn = "rtune.data.shapes:Shapes"
+  config.data.train.fn = config.data.val.fn = "rtune.data.scenes.shapes:Shapes"
   config.data.train.args = {"split": "train", "num": 1_000_000, **drawn}
   config.data.val.args = {"split": "val", "num": 1000, **drawn}
   config.data.eval_batch_size = 250
@@ -59,7 +59,7 @@ def embedded(config: ConfigDict) -> None:
     # Boxes with mistakes: what their IoU and class are is learned while it costs no samples. And a
     # model that has seen right boxes only is sure of all; unlearning that takes its boxes along.
     phase.mistakes.fn = "rtune.tasks.mistakes:boxes"
-    phase.supervised.fn = "rtune.rewards.confidence:expected_iou"
+    phase.supervised.fn = "rtune.tasks.confidence:expected_iou"
     phase.supervised.args.class_weight = 1.0
 
   config.reward.update(fn="rtune.rewards.boxes:recall", steps=2400, batch_size=16, num_samples=6)
@@ -94,7 +94,7 @@ def coco_json(config: ConfigDict) -> None:
   """
   config.task.args = {"image_size": _PHOTO, "max_boxes": 24, "levels": _PHOTO + 1}
   config.task.args.update(scale_min=1.0, scale_max=4.0)
-  config.data.train.fn = config.data.val.fn = "rtune.data.coco:CocoDetection"
+  config.data.train.fn = config.data.val.fn = "rtune.data.sources.coco:CocoDetection"
   config.data.train.args = config.data.val.args = {"annotations": ""}
   config.data.cache_mb = 1000
   config.data.eval_batch_size = 32
@@ -115,7 +115,7 @@ def paper(config: ConfigDict) -> None:
     "scale_min": 0.3,  # M: Pix2Seq's scale jitter
     "scale_max": 2.0,  # M: Pix2Seq's scale jitter
   }
-  config.data.train.fn = config.data.val.fn = "rtune.data.tfds:TfdsDetection"
+  config.data.train.fn = config.data.val.fn = "rtune.data.sources.tfds:TfdsDetection"
   config.data.train.args = {"name": "coco/2017", "split": "train"}
   config.data.val.args = {"name": "coco/2017", "split": "validation"}
   config.data.eval_batch_size = 256

@@ -51,7 +51,7 @@ def embedded(config: ConfigDict) -> None:
   config.task.args = {"image_size": 48, "max_segments": 8, "codes": codes}
   # As in detection_recall.py: of objects a quarter of the image wide annotators miss a third.
   drawn = {"size": 48, "max_objects": 4, "smallest": 0.25, "small": 0.42, "miss_small": 0.85}
-  config.data.train.fn = config.data.val.fn = "rtune.data.panoptic_shapes:PanopticShapes"
+  config.data.train.fn = config.data.val.fn = "rtune.data.scenes.panoptic:PanopticShapes"
   config.data.train.args = {"split": "train", "num": 1_000_000, **drawn}
   config.data.val.args = {"split": "val", "num": 1000, **drawn}
   config.data.eval_batch_size = 100
@@ -86,7 +86,7 @@ def coco_json(config: ConfigDict) -> None:
   """Photographs at 96 px with up to 23 segments, 64 codes; views zoomed by one to two."""
   config.task.args.update(image_size=96, max_segments=24, scale_max=2.0)
   config.task.args.codes.update(code_length=64)
-  config.data.train.fn = config.data.val.fn = "rtune.data.coco_panoptic:CocoPanoptic"
+  config.data.train.fn = config.data.val.fn = "rtune.data.sources.coco_panoptic:CocoPanoptic"
   config.data.train.args = config.data.val.args = {"annotations": ""}
   config.data.cache_mb = 1000
   config.data.eval_batch_size = 16
@@ -121,7 +121,7 @@ def paper(config: ConfigDict) -> None:
       **{"code_dropout": "random", "resize": True, "remat": True},  # H
     },
   }
-  config.data.train.fn = config.data.val.fn = "rtune.data.coco_panoptic:CocoPanoptic"
+  config.data.train.fn = config.data.val.fn = "rtune.data.sources.coco_panoptic:CocoPanoptic"
   for split, data in (("train", config.data.train), ("val", config.data.val)):
     data.args = {
       "annotations": f"annotations/panoptic_{split}2017.json",  # H: UViM holds 4,096 of train out

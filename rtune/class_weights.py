@@ -7,8 +7,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rtune import commands, console
-from rtune.data.coco import CocoDetection
+from rtune import commands
+from rtune.data.sources.coco import CocoDetection
+from rtune.display import console
 from rtune.errors import UsageError
 from rtune.rewards.boxes import class_weights, count_classes
 

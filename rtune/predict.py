@@ -20,14 +20,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rtune import commands, console, launch, restore, run_files
-from rtune.data.folder import SUFFIXES, image_files, image_ids
-from rtune.data.images import read_image
+from rtune import commands
+from rtune.data.files.folder import SUFFIXES, image_files, image_ids
+from rtune.data.files.images import read_image
 from rtune.data.source import Example
+from rtune.devices import processes
+from rtune.display import console
 from rtune.errors import DataError, StorageError, UsageError
-from rtune.evaluate import judge, make_predict
-from rtune.restore import Restored
+from rtune.store import run_files
 from rtune.tasks.task import Task
+from rtune.training import restore
+from rtune.training.evaluation import judge, make_predict
+from rtune.training.restore import Restored
 
 _PROBLEM = "problem"
 
@@ -155,7 +159,7 @@ def main(args: Sequence[str]) -> int:
 def _command(flags: argparse.Namespace) -> None:
   out = pathlib.Path(flags.out).expanduser()
   paths = find_images(flags.images, out)
-  launch.start()
+  processes.start()
   run = restore.restore(flags.workdir)
   devices, most = run.mesh.size, run.config.data.eval_batch_size
   # Few images need no batch of hundreds.

@@ -7,9 +7,12 @@ import re
 import pytest
 
 from rtune import config as configs
-from rtune import main, parts, run_files, setup, train
+from rtune import main
+from rtune.config.names import resolve
 from rtune.data.cached import Cached
-from rtune.logs import read_metrics
+from rtune.display.logs import read_metrics
+from rtune.store import run_files
+from rtune.training import loop, setup
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "configs").glob("*.py"))
@@ -24,23 +27,23 @@ def load(path, variant, **overrides):
 
 # What a test of the largest config brings instead of data and sizes for a pod, for each task.
 BOXES = {
-  "data": ("rtune.data.shapes:Shapes", {"num": 4, "size": 40}),
+  "data": ("rtune.data.scenes.shapes:Shapes", {"num": 4, "size": 40}),
   "task": {"max_boxes": 3},
 }
 WORDS = {
-  "data": ("rtune.data.captioned_shapes:CaptionedShapes", {"num": 20, "size": 40}),
+  "data": ("rtune.data.scenes.captioned:CaptionedShapes", {"num": 20, "size": 40}),
   "task": {"min_count": 1, "length": 12},
 }
 CODES = {"code_length": 4, "width": 16, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 2}
 CODES |= {"mlp_dim": 16, "dict_size": 8, "codeword_dim": 4}
 COLORS = {
-  "data": ("rtune.data.colored_shapes:ColoredShapes", {"num": 4, "size": 40}),
+  "data": ("rtune.data.scenes.colored:ColoredShapes", {"num": 4, "size": 40}),
   "task": {"codes": CODES},
   "run": {"codes_init": "", "init_from": ""},  # the published weights
   "warmup": 4000,
 }
 SEGMENTS = COLORS | {
-  "data": ("rtune.data.panoptic_shapes:PanopticShapes", {"num": 4, "size": 40}),
+  "data": ("rtune.data.scenes.panoptic:PanopticShapes", {"num": 4, "size": 40}),
   "task": {"codes": CODES, "max_segments": 5},
 }
 SMALL = {"captioning_cider": WORDS, "colorization_vivid": COLORS, "panoptic_pq": SEGMENTS}
@@ -56,8 +59,8 @@ def test_every_variant_parses(path, variant):
   config = load(path, variant)
   assert configs.to_json(configs.from_json(configs.to_json(config))) == configs.to_json(config)
   for name in (config.task.fn, config.data.train.fn, config.data.val.fn, config.reward.fn):
-    assert callable(parts.resolve(name))
-  task = parts.resolve(config.task.fn)
+    assert callable(resolve(name))
+  task = resolve(config.task.fn)
   assert set(config.task.args) <= {field.name for field in dataclasses.fields(task)}
   assert ("control" in config.phases) == (variant == "control")
 
@@ -66,7 +69,7 @@ def test_every_variant_parses(path, variant):
 def test_a_config_opens_with_its_command_and_names_its_variants(path):
   text = path.read_text()
   assert f"python -m rtune.main --config configs/{path.name} " in text.split('"""')[1]
-  assert set(VARIANTS) <= set(parts.resolve(f"{path}:VARIANTS"))
+  assert set(VARIANTS) <= set(resolve(f"{path}:VARIANTS"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=ids)
@@ -104,7 +107,7 @@ RUN_ELSEWHERE = ("detection_recall", "captioning_cider", "panoptic_pq", "coloriz
 @pytest.mark.parametrize("path", [p for p in FILES if p.stem not in RUN_ELSEWHERE], ids=ids)
 def test_tiny_runs(path, tmp_path, quick_compiles):
   config = load(path, "tiny", eval_every=0, tensorboard=False)
-  assert set(train.run(config, str(tmp_path))) == {*config.phases, "seconds"}
+  assert set(loop.run(config, str(tmp_path))) == {*config.phases, "seconds"}
 
 
 @pytest.mark.slow
@@ -139,7 +142,7 @@ def test_paper_takes_its_first_step(path, tmp_path, quick_compiles):
   warmup = own.get("warmup", 1000)
   assert (config.mle.optim.name, config.mle.optim.warmup_steps) == ("adafactor", warmup)
   assert (config.model.remat, config.shard_parameters) == (True, True)
-  assert set(train.run(config, str(tmp_path))) == {*config.phases, "seconds"}
+  assert set(loop.run(config, str(tmp_path))) == {*config.phases, "seconds"}
   rows = read_metrics(tmp_path)
   assert [row["step"] for row in rows] == [*range(1, len(config.phases) + 1)]
   for row in rows:
@@ -162,7 +165,7 @@ def own_data(shared_data, path, **overrides):
 
 def test_own_data_in_coco_format_runs(shared_data, tmp_path, quick_compiles):
   path = ROOT / "configs" / "detection_recall.py"
-  results = train.run(own_data(shared_data, path), str(tmp_path))
+  results = loop.run(own_data(shared_data, path), str(tmp_path))
   assert set(results) == {"mle", "reward", "seconds"}
   assert {"val/AR", "val/AP", "val/reward"} <= set(results["reward"])
   rows = read_metrics(tmp_path)

@@ -13,12 +13,15 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from rtune import config as configs
-from rtune import evaluate, launch, run_files, sharding
-from rtune.data import shapes
+from rtune import evaluate
+from rtune.data.scenes import shapes
+from rtune.devices import processes, sharding
 from rtune.metrics.boxes import coco_boxes, truth_json
 from rtune.policies.policy import Policy, Scored
-from rtune.rewards.scoring import make_scoring
+from rtune.store import run_files
 from rtune.tasks.detection import Detection
+from rtune.training import evaluation
+from rtune.training.scoring import make_scoring
 
 TASK = Detection(image_size=16, max_boxes=3, levels=17, classes=("a", "b"), category_ids=(3, 9))
 NUM = 13
@@ -27,7 +30,7 @@ NUM = 13
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
   """Commands start up as in one process of many tests: without settings that outlast them."""
-  monkeypatch.setattr(launch, "start", lambda auto=False: None)
+  monkeypatch.setattr(processes, "start", lambda auto=False: None)
 
 
 def make_source() -> list[dict]:
@@ -78,12 +81,12 @@ def make_policy(source: list[dict]) -> tuple[Policy, jnp.ndarray]:
 def run_evaluation(batch_size: int, num_examples: int = 0) -> tuple[dict, list]:
   source = make_source()
   policy, params = make_policy(source)
-  predict = evaluate.make_predict(TASK, policy, {})
+  predict = evaluation.make_predict(TASK, policy, {})
   mesh = sharding.make_mesh()
   data = configs.Data(eval_batch_size=batch_size, threads=2, prefetch=2)
   scoring = make_scoring(configs.Reward(fn="rtune.rewards.boxes:recall"), TASK, {}, mesh)
   args = (params, predict, TASK, source, data, mesh, scoring, num_examples)
-  return evaluate.evaluate(*args), list(evaluate.judge(*args))
+  return evaluation.evaluate(*args), list(evaluation.judge(*args))
 
 
 def test_every_image_counts_once_whatever_the_batch_size():
@@ -134,8 +137,8 @@ def test_the_first_images_only():
 
 
 def test_rewards_that_failed_are_left_out_of_the_mean():
-  assert evaluate.mean_reward([1.0, np.nan, 0.0]) == 0.5
-  assert np.isnan(evaluate.mean_reward([np.nan]))
+  assert evaluation.mean_reward([1.0, np.nan, 0.0]) == 0.5
+  assert np.isnan(evaluation.mean_reward([np.nan]))
 
 
 @pytest.fixture

@@ -12,8 +12,11 @@ from jax.sharding import AbstractMesh
 from PIL import Image
 
 from rtune import config as configs
-from rtune import main, run_files, setup, sharding
+from rtune import main
+from rtune.devices import sharding
 from rtune.errors import UsageError
+from rtune.store import run_files
+from rtune.training import setup
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CONFIG = str(ROOT / "configs" / "detection_recall.py")
@@ -258,7 +261,7 @@ def test_unknown_key_is_answered_before_anything_heavy(tmp_path):
     ("reward.fn=rtune.rewards.boxes:recal", "Did you mean 'recall'?"),
     ("reward.fn=my_rewards.py:tight", "my_rewards.py: no such file"),
     ("reward.args.io=0.9", "Unknown config key config.reward.args.io."),
-    ("reward.supervised.fn=rtune.rewards.confidence:expected", "Did you mean 'expected_iou'?"),
+    ("reward.supervised.fn=rtune.tasks.confidence:expected", "Did you mean 'expected_iou'?"),
     ("mle.optim.name=adamm", "config.mle.optim.name must be one of"),
     ("mle.optim.lr=-1", "config.mle.optim.lr must be zero or more"),
     ("reward.optim.warmup_steps=10", "config.reward.optim.warmup_steps must be"),

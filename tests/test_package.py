@@ -21,6 +21,8 @@ def test_a_config_is_read_without_jax():
   assert not modules_after("import rtune.main, rtune.config, rtune.parts") & {"jax", "flax"}
 
 
-@pytest.mark.parametrize("module", ["rtune.train", "rtune.data.tfds", "rtune.evaluate"])
+@pytest.mark.parametrize(
+  "module", ["rtune.training.loop", "rtune.data.sources.tfds", "rtune.evaluate"]
+)
 def test_tensorflow_stays_out(module):
   assert not modules_after(f"import {module}") & {"tensorflow", "tensorflow_datasets"}

@@ -9,15 +9,17 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from rtune import evaluate, launch, predict, run_files
-from rtune.data import shapes
+from rtune import evaluate, predict
+from rtune.data.scenes import shapes
+from rtune.devices import processes
 from rtune.errors import UsageError
+from rtune.store import run_files
 
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
   """Commands start up as in one process of many tests: without settings that outlast them."""
-  monkeypatch.setattr(launch, "start", lambda auto=False: None)
+  monkeypatch.setattr(processes, "start", lambda auto=False: None)
 
 
 @pytest.fixture

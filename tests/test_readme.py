@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from rtune import config as configs
-from rtune import config_checks, main, parts, run_files
-from rtune.logs import read_metrics
-from rtune.tasks.boxes import Boxes
+from rtune import main
+from rtune.config import checks
+from rtune.config.names import resolve
+from rtune.display.logs import read_metrics
+from rtune.predictions.boxes import Boxes
+from rtune.store import run_files
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -61,7 +64,7 @@ def test_modules_and_code_exist():
   for name in modules:
     assert importlib.util.find_spec(name), name
   for name in re.findall(r"(?<![\w/])rtune(?:\.\w+)+:\w+", README):
-    assert parts.resolve(name)
+    assert resolve(name)
 
 
 def test_commands_are_understood(monkeypatch):
@@ -82,7 +85,7 @@ def test_settings_in_the_text_exist():
   assert len(names) > 5
   for name in names:
     if ".args." not in name:
-      config_checks.get(configs.default(), name)
+      checks.get(configs.default(), name)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +100,7 @@ def example(tmp_path_factory) -> pathlib.Path:
 
 
 def test_example_rewards_what_it_says(example):
-  reward = parts.resolve(f"{example}:tight_recall")
+  reward = resolve(f"{example}:tight_recall")
   boxes = np.array([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1], [0, 0, 1, 1]], np.float32)
   labels, scores = np.array([0, 1, 2], np.int32), np.ones(3, np.float32)
   truth = Boxes(boxes, labels, np.array([True, True, False]), scores)

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rtune.analysis.pools import Pool
+from rtune.analyze.pools import Pool
 
 # Okabe and Ito's colors, which color-blind eyes tell apart too.
 COLORS = {"mle": "#0072B2", "control": "#8A8A8A", "reward": "#D55E00"}

@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from rtune import manifest
 from rtune.errors import StorageError
+from rtune.store import manifest
 
 
 def kept_steps(workdir: pathlib.Path) -> dict[int, str]:

@@ -15,12 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from rtune import restore, sharding
 from rtune.data import loader
 from rtune.data.source import Source
-from rtune.progress import Progress
-from rtune.restore import Restored
-from rtune.rewards.scoring import make_scoring
+from rtune.devices import sharding
+from rtune.display.progress import Progress
+from rtune.training import restore
+from rtune.training.restore import Restored
+from rtune.training.scoring import make_scoring
 
 _IMAGES_A_CALL = 8
 

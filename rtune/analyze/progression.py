@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from rtune import console, logs, restore, run_files
-from rtune.analysis import past
-from rtune.analysis.estimators import pearson, spearman
+from rtune.analyze import past
+from rtune.analyze.estimators import pearson, spearman
 from rtune.config import Config
 from rtune.data.source import Source
-from rtune.evaluate import evaluate, make_predict
-from rtune.restore import Restored
-from rtune.rewards.scoring import make_scoring
+from rtune.display import console, logs
+from rtune.store import run_files
+from rtune.training import restore
+from rtune.training.evaluation import evaluate, make_predict
+from rtune.training.restore import Restored
+from rtune.training.scoring import make_scoring
 
 Row = dict[str, Any]
 ENOUGH = 3  # two points always lie on a line

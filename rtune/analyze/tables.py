@@ -12,24 +12,16 @@ Dimension key:
   N: numbers of draws
 """
 
-import argparse
-import contextlib
-import csv
-import io
-import pathlib
-import sys
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from rtune import commands, console, launch, restore, run_files
-from rtune.analysis import figures, progression
-from rtune.analysis.estimators import draw_counts, expected_pick
-from rtune.analysis.figures import BestOfN, mean_and_error
-from rtune.analysis.pools import Pool, draw_pools
+from rtune.analyze import figures
+from rtune.analyze.estimators import draw_counts, expected_pick
+from rtune.analyze.figures import BestOfN, mean_and_error
+from rtune.analyze.pools import Pool
+from rtune.display import console
 from rtune.errors import UsageError
-from rtune.evaluate import open_source
-from rtune.restore import Restored
 
 Table = list[dict[str, object]]
 
@@ -129,93 +121,3 @@ def with_rewards(pools: Sequence[Pool]) -> list[Pool]:
   return [
     pool._replace(**{k: getattr(pool, k)[valid_I] for k in Pool._fields[1:]}) for pool in pools
   ]
-
-
-def main(args: Sequence[str]) -> int:
-  """The command; returns its exit code."""
-  parser = commands.Parser("rtune.analyze", "Says what tuning did to a model, in pictures and CSV.")
-  add, number = parser.add_argument, commands.positive
-  add("--workdir", required=True, help="folder of the run")
-  add("--images", type=number, default=32, help="validation images, from the first on")
-  add("--samples", type=number, default=1000, help="answers drawn for each image")
-  add("--chunk", type=number, default=50, help="answers drawn at once; fewer take less memory")
-  add("--seed", type=int, default=0, help="of the drawing")
-  add("--out", default="", help="folder to write to; default: analysis in the workdir")
-  return commands.guarded(lambda: _command(parser.parse_args(args)))
-
-
-def _command(flags: argparse.Namespace) -> None:
-  folder = pathlib.Path(flags.workdir).expanduser()
-  config = run_files.read_config(folder)
-  if not config.reward.fn:
-    raise UsageError(f"{folder} has no reward (config.reward.fn), so there is nothing to analyze.")
-  out = _make_folder(pathlib.Path(flags.out).expanduser() if flags.out else folder / "analysis")
-  launch.start()
-  run = restore.restore(folder)
-  restore.load_params(run)
-  source = open_source(run)
-  images = min(flags.images, len(source))
-  console.stage(f"{flags.samples} answers for each of {images} images; the first ones compile")
-  pools = with_rewards(draw_pools(run, source, images, flags.samples, flags.chunk, flags.seed))
-  best = best_of_n(pools)
-  _write(out / "reward_distribution.csv", distribution_table(pools))
-  _write(out / "rewards_per_image.csv", per_image_table(pools))
-  _write(out / "best_of_n.csv", best_of_n_table(pools, best))
-  figures.draw_distribution(pools, out / "reward_distribution.png")
-  figures.draw_examples(pools, out / "reward_examples.png")
-  figures.draw_best_of_n(best, pools, out / "best_of_n.png")
-  print(_summary(pools, best), end="\n\n")
-  _analyze_progression(run, progression.evaluations(run, source), out)
-  console.say(f"written to {out}")
-
-
-def _analyze_progression(run: Restored, rows: Table, out: pathlib.Path) -> None:
-  """Writes the evaluations, and where there are enough of them what they say."""
-  metrics = run.task.headline
-  _write(out / "reward_against_metric.csv", rows)
-  found = progression.correlations(rows, metrics)
-  _write(out / "correlation.csv", found)
-  if found:
-    figures.draw_progression(rows, found, metrics, out / "reward_against_metric.png")
-    columns = list(found[0])
-    print(console.table([list(entry.values()) for entry in found], columns), end="\n\n")
-
-
-def _summary(pools: Sequence[Pool], best: Mapping[str, BestOfN]) -> str:
-  """One line a phase, means over images."""
-  last = best[pools[0].phase].counts[-1]
-  rows = [
-    [
-      pool.phase,
-      np.nanmean(pool.reward),
-      np.nanmean(np.nanpercentile(pool.reward, 99, axis=1)),
-      np.nanmean(pool.greedy),
-      best[pool.phase].by_reward[:, -1].mean(),
-      best[pool.phase].by_likelihood[:, -1].mean(),
-    ]
-    for pool in pools
-  ]
-  columns = ("phase", "expected", "top 1 %", "greedy", f"best of {last}", f"likeliest of {last}")
-  return console.table(rows, columns)
-
-
-def _make_folder(path: pathlib.Path) -> pathlib.Path:
-  try:
-    path.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise UsageError(f"--out {path} cannot be written: {error.strerror}.") from error
-  return path
-
-
-def _write(path: pathlib.Path, rows: Table) -> None:
-  """A table as CSV; without rows it is only a line break."""
-  text = io.StringIO()
-  writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
-  writer.writeheader()
-  writer.writerows(rows)
-  run_files.write_whole(path, text.getvalue())
-
-
-if __name__ == "__main__":
-  with contextlib.suppress(BrokenPipeError):
-    sys.exit(main(sys.argv[1:]))

@@ -31,8 +31,8 @@ def main(args: Sequence[str]) -> int:
 
 
 def _command(flags: argparse.Namespace) -> None:
+  from rtune.config.load import load_config
   from rtune.devices import processes
-  from rtune.main import load_config
 
   parts = PARTS if flags.part == "all" else (flags.part,)
   needs_config = bool({"train", "data", "eval", "step"} & {*parts})

@@ -18,10 +18,10 @@ from rtune.benchmark.row import Row
 from rtune.data import loader
 from rtune.devices import sharding
 from rtune.display.logs import Clock
-from rtune.evaluate import evaluate, make_predict
 from rtune.models import encoder_decoder
 from rtune.plan import counts
 from rtune.training import code_weights, update
+from rtune.training.evaluation import evaluate, make_predict
 from rtune.training.optim import make_optimizer
 from rtune.training.reinforce import reward_step
 from rtune.training.scoring import make_lesson, make_scoring

@@ -9,21 +9,21 @@ from typing import Any
 from rtune.errors import UsageError
 
 
-def build(kind: Any, value: Any, path: str) -> Any:
+def as_kind(kind: Any, value: Any, path: str) -> Any:
   """`value` as `kind`: nested dataclasses, tuples, numbers; bool is not a number here.
 
   Raises:
     UsageError: what is unknown or of another type, by its place below `path`.
   """
   if dataclasses.is_dataclass(kind):
-    return _build_dataclass(kind, value, path)
+    return _as_dataclass(kind, value, path)
   origin = typing.get_origin(kind)
   if origin is tuple and isinstance(value, (tuple, list)):
     inner = typing.get_args(kind)
     inner = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
     if len(inner) == len(value):
       pairs = enumerate(zip(inner, value, strict=True))
-      return tuple(build(item, part, f"{path}[{i}]") for i, (item, part) in pairs)
+      return tuple(as_kind(item, part, f"{path}[{i}]") for i, (item, part) in pairs)
   elif isinstance(value, Mapping) if origin is not None else type(value) is kind:
     return value
   elif kind is float and type(value) is int:
@@ -33,7 +33,7 @@ def build(kind: Any, value: Any, path: str) -> Any:
   raise UsageError(f"{path} must be {name}, not {value!r} ({type(value).__name__}).{hint}")
 
 
-def _build_dataclass(kind: Any, value: Any, path: str) -> Any:
+def _as_dataclass(kind: Any, value: Any, path: str) -> Any:
   if isinstance(value, kind):
     return value
   if not isinstance(value, Mapping):
@@ -42,13 +42,13 @@ def _build_dataclass(kind: Any, value: Any, path: str) -> Any:
   for key in value:
     if key not in hints:
       raise unknown_key(f"{path}.{key}", list(hints))
-  return kind(**{key: build(hints[key], item, f"{path}.{key}") for key, item in value.items()})
+  return kind(**{key: as_kind(hints[key], item, f"{path}.{key}") for key, item in value.items()})
 
 
 def check_plain(kind: Any, value: Any, path: str) -> None:
   """Raises UsageError where `kind` is a number, text or bool and `value` is not one."""
   if kind in (bool, int, float, str):
-    build(kind, value, path)
+    as_kind(kind, value, path)
 
 
 def unknown_key(path: str, known: list[str]) -> UsageError:

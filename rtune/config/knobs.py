@@ -13,8 +13,8 @@ from typing import Any
 
 import ml_collections
 
-from rtune import config_checks
-from rtune.config_build import build
+from rtune.config import checks
+from rtune.config.build import as_kind
 from rtune.errors import UsageError
 
 
@@ -93,7 +93,7 @@ class Codes:
   remat: bool = False  # recompute activations in the backward pass: less memory, more time
 
   def __post_init__(self):
-    config_checks.check_codes(self, "config.task.args.codes")
+    checks.check_codes(self, "config.task.args.codes")
 
 
 @dataclass(frozen=True)
@@ -232,8 +232,8 @@ def _unlock_args(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict
 def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Config:
   """Checks names, types and ranges; raises UsageError that names the key and the mend."""
   tree = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else config
-  parsed = build(Config, tree, "config")
-  config_checks.check(parsed)
+  parsed = as_kind(Config, tree, "config")
+  checks.check(parsed)
   return parsed
 
 

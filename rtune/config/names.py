@@ -9,7 +9,8 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rtune import config, config_build
+from rtune.config import build
+from rtune.config.knobs import Part
 from rtune.errors import UsageError
 
 
@@ -44,7 +45,7 @@ def _load_file(path: str) -> types.ModuleType:
   return module
 
 
-def build(part: config.Part, path: str) -> Any:
+def build_part(part: Part, path: str) -> Any:
   """Calls what a Part names with its arguments; a wrong argument is an error that names it."""
   fn = resolve(part.fn)
   check_args(fn, part.args, path)
@@ -65,9 +66,9 @@ def check_args(fn: Callable, args: Mapping[str, Any], path: str, given: int = 0)
   takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
   for key, value in args.items():
     if key in named:
-      config_build.check_plain(named[key].annotation, value, f"config.{path}.args.{key}")
+      build.check_plain(named[key].annotation, value, f"config.{path}.args.{key}")
     elif not takes_any:
-      raise config_build.unknown_key(f"config.{path}.args.{key}", list(named))
+      raise build.unknown_key(f"config.{path}.args.{key}", list(named))
   for key, parameter in named.items():
     if parameter.default is parameter.empty and key not in args:
       raise UsageError(f"config.{path}.args.{key} is missing; {fn.__name__} needs it.")

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int, Integer, UInt8
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from rtune.draw import class_color, contrast, load_font, readable_scale
+from rtune.display.draw import class_color, contrast, load_font, readable_scale
 
 _COLOR = 0.55  # share of the class's color in a segment; the rest is the image
 _SIDE = 96  # of the coarse masks in which places for names are looked for

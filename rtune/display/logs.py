@@ -20,9 +20,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import SupportsFloat
 
-from rtune import console
+from rtune.display import console
+from rtune.display.tensorboard import Events
 from rtune.errors import StorageError, UsageError
-from rtune.tensorboard import Events
 
 TIME = "time/"
 JSONL = "metrics.jsonl"

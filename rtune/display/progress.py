@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import SupportsFloat
 
-from rtune import console
+from rtune.display import console
 
 _REDRAW_S = 0.1
 

@@ -6,7 +6,7 @@ import pathlib
 import time
 from collections.abc import Mapping
 
-from rtune import console
+from rtune.display import console
 
 
 class Events:

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, UInt8
 
-from rtune import color
 from rtune.errors import DataError
 from rtune.metrics.metric import Metric
+from rtune.predictions import lab
+from rtune.predictions.pixels import Pixels
 from rtune.rewards.pixels import colorfulness
-from rtune.tasks.pixels import Pixels
 
 Picture = UInt8[np.ndarray, "h w 3"]
 _SAME = 100.0  # dB of a picture that is its original
@@ -104,7 +104,7 @@ def _judge():
   def judge(picture: UInt8[Array, "h w 3"], original: UInt8[Array, "h w 3"]) -> dict[str, Array]:
     shown, true = (image.astype(jnp.float32) / 255 for image in (picture, original))
     parts = colorfulness(Pixels(shown), Pixels(true))
-    error = jnp.mean(jnp.abs(color.lightness(shown) - color.lightness(true)))
+    error = jnp.mean(jnp.abs(lab.lightness(shown) - lab.lightness(true)))
     return {
       "colorfulness": parts["reward"],
       "vivid": parts["vivid"],

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 
 from rtune import commands
 from rtune import config as configs
+from rtune.config.load import load_config
 from rtune.errors import UsageError
-from rtune.main import load_config
 
 _PARTS_OF_REWARD = ("sample", "update")
 _ROOM = 0.95  # share of a chip's memory that may be planned with

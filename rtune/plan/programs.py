@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from rtune import config as configs
-from rtune.config import names
+from rtune.config.names import build_part
 from rtune.devices import sharding
 from rtune.errors import DataError, UsageError
 from rtune.models.encoder_decoder import EncoderDecoder, build
@@ -87,9 +87,9 @@ def make_blueprint(config: configs.Config, num_classes: int) -> Blueprint:
 
 
 def _task(config: configs.Config, num_classes: int) -> Task:
-  task = names.build(config.task, "task")
+  task = build_part(config.task, "task")
   try:
-    return task.bind(names.build(config.data.train, "data.train"))
+    return task.bind(build_part(config.data.train, "data.train"))
   except (DataError, UsageError, ImportError) as error:
     names = {field.name for field in dataclasses.fields(task)}
     if "classes" not in names:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from rtune import compiling
+from rtune.devices import compiling
 from rtune.models.decoder import KeyValue
 from rtune.models.encoder_decoder import EncoderDecoder
 from rtune.policies.beam import beam_search

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from rtune import config as configs
-from rtune import run_files
-from rtune.logs import TIME, Row, read_metrics
-from rtune.reporting.charts import NUM_STYLES, Line, Point, chart
+from rtune.display.logs import TIME, Row, read_metrics
+from rtune.report.charts import NUM_STYLES, Line, Point, chart
+from rtune.store import run_files
 
 _SPREAD = ("mean", "std", "min", "max", "alike", "invalid")  # the rest of reward/* are its parts
 _SECONDS = "seconds/"

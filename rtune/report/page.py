@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from rtune import console
+from rtune.display import console
 
 _MAX_SIDE = 480  # of a picture in the report, in pixels
 

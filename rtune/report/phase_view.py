@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rtune import restore, run_files
 from rtune.data.source import Source
-from rtune.draw import draw_text
-from rtune.evaluate import Evaluation, Judged, evaluate_phase, make_predict
-from rtune.reporting import page
-from rtune.restore import Restored
+from rtune.display.draw import draw_text
+from rtune.report import page
+from rtune.store import run_files
 from rtune.tasks.task import Task
+from rtune.training import restore
+from rtune.training.evaluation import Evaluation, Judged, evaluate_phase, make_predict
+from rtune.training.restore import Restored
 
 LABELS = {"codes": "reconstruction", "mle": "MLE", "control": "control", "reward": "tuned"}
 _COUNTS = ("boxes", "length", "segments")  # metrics of which neither more nor less is better

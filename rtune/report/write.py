@@ -5,23 +5,22 @@ python -m rtune.report --workdir W [--compare W_CONTROL] [--limit N]
 The page is a single file, W/report.html, which asks for nothing from anywhere.
 """
 
-import argparse
-import contextlib
 import dataclasses
 import pathlib
-import sys
 import time
 from collections.abc import Sequence
 
-from rtune import commands, console, launch, restore, run_files
 from rtune import config as configs
 from rtune.data.source import Source
+from rtune.display import console
 from rtune.errors import RtuneError, UsageError
-from rtune.evaluate import open_source
-from rtune.reporting import page, phase_view
-from rtune.reporting.curves import Branch, draw_curves, read_branches, seconds_by_part
-from rtune.reporting.phase_view import Phase
-from rtune.restore import Restored
+from rtune.report import page, phase_view
+from rtune.report.curves import Branch, draw_curves, read_branches, seconds_by_part
+from rtune.report.phase_view import Phase
+from rtune.store import run_files
+from rtune.training import restore
+from rtune.training.evaluation import open_source
+from rtune.training.restore import Restored
 
 FILE = "report.html"
 LIMIT = 2000  # validation images that classes and pictures are taken from
@@ -194,29 +193,3 @@ def _config(config: configs.Config) -> list[str]:
     page.table(["key", "value", "default"], rows, left=True),
     page.folded("All of it, as config.json", page.code(configs.to_json(config))),
   ]
-
-
-def main(args: Sequence[str]) -> int:
-  """The command; returns its exit code."""
-  parser = commands.Parser("rtune.report", "Writes report.html into the folder of a run.")
-  add = parser.add_argument
-  add("--workdir", required=True, help="folder of the run")
-  add("--compare", default="", help="folder of another run, to stand beside it as its control")
-  add(
-    "--limit",
-    type=commands.not_negative,
-    default=LIMIT,
-    help="validation images to look at; 0 = all",
-  )
-  return commands.guarded(lambda: _command(parser.parse_args(args)))
-
-
-def _command(flags: argparse.Namespace) -> None:
-  launch.start()
-  path = write_report(flags.workdir, compare=flags.compare, limit=flags.limit)
-  console.say(f"written to {path}")
-
-
-if __name__ == "__main__":
-  with contextlib.suppress(BrokenPipeError):
-    sys.exit(main(sys.argv[1:]))

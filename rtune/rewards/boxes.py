@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float64, Int, Integer
 
 from rtune.errors import UsageError
-from rtune.tasks.boxes import Boxes
+from rtune.predictions.boxes import Boxes
 
 COCO_THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 

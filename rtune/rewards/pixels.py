@@ -8,9 +8,9 @@ Dimension key:
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rtune import color
 from rtune.errors import UsageError
-from rtune.tasks.pixels import Pixels
+from rtune.predictions import lab
+from rtune.predictions.pixels import Pixels
 
 _NO_HUE = 1e-4  # a^2 + b^2 of gray is up to 3e-5, by the digits of its white point
 
@@ -45,7 +45,7 @@ def colorfulness(
   """
   if bins < 2:
     raise UsageError(f"config.reward.args.bins is {bins}; of hue there must be at least 2.")
-  lab_HW3 = color.lab(prediction.rgb)
+  lab_HW3 = lab.lab(prediction.rgb)
   a_HW, b_HW = lab_HW3[..., 1], lab_HW3[..., 2]
   strength_HW = a_HW * a_HW + b_HW * b_HW
   vivid_HW = strength_HW > threshold

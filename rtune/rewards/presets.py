@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from optax import assignment
 
+from rtune.predictions.boxes import Boxes
 from rtune.rewards.boxes import COCO_THRESHOLDS, comparable, pairwise_iou
-from rtune.tasks.boxes import Boxes
 
 _RECALL_LEVELS = np.linspace(0.0, 1.0, 101)  # where COCO reads the precision curve
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from rtune.tasks.segments import AnnotatedSegments, Segments
+from rtune.predictions.segments import AnnotatedSegments, Segments
 
 
 class Matching(NamedTuple):

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from rtune.rewards.host import on_host
-from rtune.tasks.text import Caption, References
+from rtune.predictions.captions import Caption, References
+from rtune.rewards.mark import on_host
 from rtune.text.corpus import END_ID, UNKNOWN_ID, Corpus
 from rtune.text.ngrams import MAX_N
 from rtune.text.sentence_pieces import SentencePieces

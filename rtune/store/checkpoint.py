@@ -19,8 +19,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from rtune import manifest, weights
 from rtune.errors import RtuneError, StorageError, UsageError
+from rtune.store import manifest, weights
 
 _META = pathlib.PurePath("meta", "metadata")
 _OVERHEAD = 2**20  # bytes of a step beside its arrays, at most

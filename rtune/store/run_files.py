@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from rtune import config as configs
-from rtune import parts
+from rtune.config.names import as_tuples
 from rtune.errors import UsageError
 
 CONFIG = "config.json"
@@ -94,7 +94,7 @@ def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
   if isinstance(tree, Mapping):
     pairs = (leaves(value, f"{prefix}.{key}" if prefix else key) for key, value in tree.items())
     return {name: value for pair in pairs for name, value in pair.items()}
-  return {prefix: parts.as_tuples(tree)}
+  return {prefix: as_tuples(tree)}
 
 
 def read_results(workdir: pathlib.Path) -> dict[str, Any]:

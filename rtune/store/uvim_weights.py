@@ -8,8 +8,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from rtune import vit_weights, weights
 from rtune.errors import UsageError
+from rtune.store import vit_weights, weights
 
 _log = logging.getLogger(__name__)
 _OLD = {"Encoder": "encoder", "Decoder": "decoder"}  # of the first files

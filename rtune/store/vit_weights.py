@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from rtune import weights
 from rtune.errors import UsageError
+from rtune.store import weights
 
 _log = logging.getLogger(__name__)
 _PARTS = ("embedding", "pos_embedding", "Transformer")  # what of a big_vision ViT is used here

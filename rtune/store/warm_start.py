@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from rtune import weights
 from rtune.errors import UsageError
+from rtune.store import weights
 
 # Leaves that are lists along one axis: of tokens, or of positions in the answer.
 _LISTS = {

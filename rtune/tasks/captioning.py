@@ -21,14 +21,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from rtune import config, console
+from rtune import config
 from rtune.data import augment
 from rtune.data.source import Example, Source
+from rtune.display import console
 from rtune.errors import UsageError
 from rtune.models import encoder_decoder
-from rtune.policies.autoregressive import Ending, alive, autoregressive
 from rtune.policies.policy import Policy, Scored
-from rtune.tasks.text import Caption, References
+from rtune.policies.tokens import Ending, alive, autoregressive
+from rtune.predictions.captions import Caption, References
 from rtune.text.corpus import UNKNOWN_ID, Corpus, build_corpus, load_corpus
 from rtune.text.sentence_pieces import SentencePieces, load_pieces
 
@@ -213,11 +214,11 @@ class Captioning:
     return record["captions"] if "captions" in record else (record["caption"],)
 
   def source(self, annotations: str, images: str) -> Source:
-    from rtune.data.coco_captions import CocoCaptions
+    from rtune.data.sources.coco_captions import CocoCaptions
 
     return CocoCaptions(annotations, images)
 
   def draw(self, image: np.ndarray, record) -> np.ndarray:
-    from rtune.draw import draw_text
+    from rtune.display.draw import draw_text
 
     return draw_text(image, self.text(record))

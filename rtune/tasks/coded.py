@@ -22,8 +22,8 @@ from jaxtyping import Array, Float, Int, UInt8
 from rtune import config
 from rtune.models import encoder_decoder
 from rtune.models.codes import Codes
-from rtune.policies.autoregressive import autoregressive
 from rtune.policies.policy import Policy
+from rtune.policies.tokens import autoregressive
 from rtune.tasks.task import Features, Task
 
 

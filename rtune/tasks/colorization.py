@@ -2,7 +2,7 @@
 
 The model is given the gray picture, three times, as UViM is (2205.10337). What it says is the
 color alone: a prediction keeps the lightness of the input, and where that is asked for, of a
-picture of any size (see `rtune.color`).
+picture of any size (see `rtune.predictions.lab`).
 
 Dimension key:
   B: batch of images
@@ -23,14 +23,15 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from PIL import Image
 
-from rtune import color, config
+from rtune import config
 from rtune.data import augment
 from rtune.data.source import Example, Source
 from rtune.errors import NumericError, UsageError
 from rtune.models import codes as code_models
 from rtune.policies.policy import Policy, Scored
+from rtune.predictions import lab
+from rtune.predictions.pixels import Pixels
 from rtune.tasks import coded
-from rtune.tasks.pixels import Pixels
 
 _KINDS = ("lightness", "luma")
 
@@ -49,7 +50,7 @@ class Colorization:
 
   def __post_init__(self):
     if isinstance(self.codes, Mapping):
-      codes = config.build(config.Codes, self.codes, "config.task.args.codes")
+      codes = config.as_kind(config.Codes, self.codes, "config.task.args.codes")
       object.__setattr__(self, "codes", codes)
     if self.gray not in _KINDS:
       raise UsageError(f"config.task.args.gray is {self.gray!r}; it must be one of {_KINDS}.")
@@ -88,7 +89,7 @@ class Colorization:
         stretch=True,
       )
     colored = augment.see(raw["image"], view, self.image_size)
-    return {"image": color.gray(colored, self.gray), "color": colored}
+    return {"image": lab.gray(colored, self.gray), "color": colored}
 
   def codes_of(self) -> code_models.Codes:
     return code_models.code_model(self.codes, self.image_size, (("color", 3),))
@@ -119,7 +120,7 @@ class Colorization:
     images = batch["image"].astype(jnp.float32) / 255
     shared = (1,) * (actions.ndim - 2)  # of all samples of an image
     return Pixels(
-      color.lightness_kept(rgb, images.reshape(images.shape[0], *shared, *images.shape[1:]))
+      lab.lightness_kept(rgb, images.reshape(images.shape[0], *shared, *images.shape[1:]))
     )
 
   def credit(self) -> float:
@@ -151,12 +152,12 @@ class Colorization:
     return ()
 
   def source(self, annotations: str, images: str) -> Source:
-    from rtune.data.photographs import Photographs
+    from rtune.data.sources.photographs import Photographs
 
     return Photographs(annotations, images)
 
   def given(self, image: np.ndarray) -> np.ndarray:
-    return color.gray(image, self.gray)
+    return lab.gray(image, self.gray)
 
   def draw(self, image: np.ndarray, record) -> np.ndarray:
     """The photograph in the colors of the record; what its own lightness is, stays."""
@@ -164,6 +165,6 @@ class Colorization:
     if np.array_equal(picture, image):
       return image
     if self.keep_lightness:
-      return color.recolored(image, picture)
+      return lab.recolored(image, picture)
     size = (image.shape[1], image.shape[0])
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))

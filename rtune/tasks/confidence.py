@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from rtune.policies.autoregressive import token_log_prob
+from rtune.policies.tokens import token_log_prob
+from rtune.predictions.boxes import Boxes
 from rtune.rewards.boxes import match_iou, nearest
-from rtune.tasks.boxes import Boxes
 from rtune.tasks.detection import CLASS, CONFIDENCES, FIELDS
 
 

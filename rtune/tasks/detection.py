@@ -21,14 +21,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from rtune import config, console
+from rtune import config
 from rtune.data import augment
 from rtune.data.source import Example, Source
+from rtune.display import console
 from rtune.errors import UsageError
 from rtune.models import encoder_decoder
-from rtune.policies.autoregressive import Ending, alive, autoregressive
 from rtune.policies.policy import Policy, Scored
-from rtune.tasks.boxes import Boxes
+from rtune.policies.tokens import Ending, alive, autoregressive
+from rtune.predictions.boxes import Boxes
 
 FIELDS = 6  # tokens of a box
 CLASS = 4  # which of them is its class
@@ -210,7 +211,7 @@ class Detection:
     }
 
   def metric(self, fast: bool = False):
-    from rtune.metrics.boxes import coco_boxes  # pycocotools only where something is scored
+    from rtune.metrics.boxes import coco_boxes
 
     return coco_boxes(self.classes, self.category_ids, fast=fast)
 
@@ -237,11 +238,11 @@ class Detection:
     return ()
 
   def source(self, annotations: str, images: str) -> Source:
-    from rtune.data.coco import CocoDetection
+    from rtune.data.sources.coco import CocoDetection
 
     return CocoDetection(annotations, images)
 
   def draw(self, image: np.ndarray, record) -> np.ndarray:
-    from rtune.draw import draw_boxes
+    from rtune.display.draw import draw_boxes
 
     return draw_boxes(image, record["boxes"], record["labels"], record.get("scores"), self.classes)

@@ -25,14 +25,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from rtune import config, console
+from rtune import config
 from rtune.data import augment
 from rtune.data.source import Example, Source
+from rtune.display import console
 from rtune.errors import UsageError
 from rtune.models.codes import Codes, code_model, patches
 from rtune.policies.policy import Policy, Scored
-from rtune.tasks import coded
-from rtune.tasks.segments import (
+from rtune.predictions.segments import (
   AnnotatedSegments,
   Segments,
   canonical,
@@ -40,6 +40,7 @@ from rtune.tasks.segments import (
   numbered,
   segments_of,
 )
+from rtune.tasks import coded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Panoptic:
 
   def __post_init__(self):
     if isinstance(self.codes, Mapping):
-      codes = config.build(config.Codes, self.codes, "config.task.args.codes")
+      codes = config.as_kind(config.Codes, self.codes, "config.task.args.codes")
       object.__setattr__(self, "codes", codes)
     for name, least, most in (
       ("image_size", 1, 2**16),
@@ -215,11 +216,11 @@ class Panoptic:
     return ()
 
   def source(self, annotations: str, images: str) -> Source:
-    from rtune.data.coco_panoptic import CocoPanoptic
+    from rtune.data.sources.coco_panoptic import CocoPanoptic
 
     return CocoPanoptic(annotations, images)
 
   def draw(self, image: np.ndarray, record) -> np.ndarray:
-    from rtune.draw_segments import draw_segments
+    from rtune.display.draw_segments import draw_segments
 
     return draw_segments(image, record["segments"], record["labels"], self.classes)

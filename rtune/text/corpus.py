@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from rtune.errors import DataError, UsageError
-from rtune.tasks.text import References
+from rtune.predictions.captions import References
 from rtune.text import ngrams
 from rtune.text.tokenize import UNKNOWN, tokenize
 

@@ -11,8 +11,10 @@ import jax
 from jax.sharding import Mesh
 
 from rtune import config as configs
-from rtune import console, run_files, sharding, uvim_weights, weights
+from rtune.devices import processes, sharding
+from rtune.display import console
 from rtune.errors import UsageError
+from rtune.store import run_files, uvim_weights, weights
 from rtune.tasks.coded import CodedTask
 from rtune.tasks.task import Task
 
@@ -61,7 +63,7 @@ def settle(config: configs.Config, task: Task, folder: pathlib.Path, mesh: Mesh)
     console.stage(f"codes: {path} stands for it")
     loaded = uvim_weights.load_codes(path, shapes(task), console.say)
     weights.save_weights(own, loaded, {"phase": "codes"})
-  sharding.barrier("code model")
+  processes.barrier("code model")
   return load(task, folder, mesh)
 
 

@@ -17,13 +17,15 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from rtune import config, sharding, steps
+from rtune import config
+from rtune.devices import sharding
 from rtune.tasks.coded import CodedTask
+from rtune.training import update
 
 
-def init_state(variables: Any, optimizer: optax.GradientTransformation) -> steps.State:
+def init_state(variables: Any, optimizer: optax.GradientTransformation) -> update.State:
   """The state at the start of the phase; the optimizer knows of "params" alone."""
-  state = steps.init_state(variables["params"], optimizer)
+  state = update.init_state(variables["params"], optimizer)
   return state._replace(params=dict(variables))
 
 
@@ -33,7 +35,7 @@ def codes_step(
   phase: config.Coding,
   key: Array,
   shardings: Any,
-) -> steps.Step:
+) -> update.Step:
   """Raises the likelihood of labels, or lowers their error, given their own codes.
 
   With `phase.accumulate` gradients are taken part by part; the dictionary sees the whole batch at
@@ -53,16 +55,16 @@ def codes_step(
     return loss, {"terms": dict(terms), "found": found}
 
   @functools.partial(jax.jit, donate_argnums=0, out_shardings=(shardings, None))
-  def step(state: steps.State, batch: steps.Batch) -> tuple[steps.State, steps.Metrics]:
+  def step(state: update.State, batch: update.Batch) -> tuple[update.State, update.Metrics]:
     dropout_key, split_key = jax.random.split(jax.random.fold_in(key, state.step))
     old = state.params
     inputs, shared = {"batch": dict(batch)}, {"state": old["state"]}
     params = sharding.whole(old["params"], shardings)
-    grads, loss, aux = steps.accumulate(
+    grads, loss, aux = update.accumulate(
       loss_fn, params, inputs, phase.accumulate, dropout_key, shared
     )
     trained = state._replace(params=old["params"])
-    new, metrics = steps.apply_update(trained, optimizer, grads, loss)
+    new, metrics = update.apply_update(trained, optimizer, grads, loss)
     learned, said = model.learn(old["state"], aux["found"], split_key)
     good = new.skipped_in_a_row == 0
     learned = jax.tree.map(lambda n, o: jnp.where(good, n, o), learned, old["state"])

@@ -10,30 +10,23 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rtune import (
-  code_step,
-  code_weights,
-  console,
-  run_files,
-  sharding,
-  steps,
-  tables,
-  weights,
-  workdir,
-)
 from rtune import config as configs
-from rtune.checkpoint import Checkpoints
 from rtune.data import loader
+from rtune.devices import processes, sharding
+from rtune.display import console
+from rtune.display.logs import TIME, Clock, MetricLog
+from rtune.display.progress import Progress
 from rtune.errors import NumericError
-from rtune.evaluate import evaluate, make_predict
-from rtune.logs import TIME, Clock, MetricLog
-from rtune.optim import Schedule, check_optim, make_optimizer
-from rtune.progress import Progress
-from rtune.report import write_report
-from rtune.reward_step import reward_step
-from rtune.rewards.scoring import make_lesson, make_scoring, with_frozen
-from rtune.setup import Setup, check_start, initial_params, prepare
-from rtune.stopping import StopRequest, on_signals
+from rtune.report.write import write_report
+from rtune.store import run_files, weights, workdir
+from rtune.store.checkpoint import Checkpoints
+from rtune.training import code_weights, codes, tables, update
+from rtune.training.evaluation import evaluate, make_predict
+from rtune.training.optim import Schedule, check_optim, make_optimizer
+from rtune.training.reinforce import reward_step
+from rtune.training.scoring import make_lesson, make_scoring, with_frozen
+from rtune.training.setup import Setup, check_start, initial_params, prepare
+from rtune.training.stopping import StopRequest, on_signals
 
 # Every phase draws its own data and randomness.
 _SEEDS = {"mle": 0, "control": 1, "reward": 2, "codes": 2**20}
@@ -166,7 +159,7 @@ def _run_phase(this: Run, name: str, offset: int) -> None:
   _finish_phase(this, name, offset + phase.steps, state.params, measure, begun)
 
 
-def _make_step(this: Run, name: str) -> tuple[steps.State, steps.Step, Schedule]:
+def _make_step(this: Run, name: str) -> tuple[update.State, update.Step, Schedule]:
   """The first state of a phase, its step function and its learning rate."""
   setup, config = this.setup, this.setup.config
   phase = getattr(config, name)
@@ -174,16 +167,14 @@ def _make_step(this: Run, name: str) -> tuple[steps.State, steps.Step, Schedule]
   tables.say_parameters(this.folder, config, name, params)
   trained = params["params"] if coding else params
   optimizer, learning_rate = make_optimizer(phase.optim, phase.steps, trained, f"{name}.optim")
-  init = functools.partial(
-    code_step.init_state if coding else steps.init_state, optimizer=optimizer
-  )
+  init = functools.partial(codes.init_state if coding else update.init_state, optimizer=optimizer)
   strategy = "fsdp" if config.shard_parameters else "replicate"
   shardings = sharding.param_shardings(setup.mesh, jax.eval_shape(init, params), strategy)
   state = jax.jit(init, out_shardings=shardings)(params)
   key = jax.random.fold_in(jax.random.key(config.seed), _SEEDS[name])
   task, policy, frozen = setup.task, setup.policy, setup.frozen
   if coding:
-    step = code_step.codes_step(task, optimizer, phase, key, shardings)
+    step = codes.codes_step(task, optimizer, phase, key, shardings)
   elif name == "reward":
     scoring = make_scoring(phase, task, frozen, setup.mesh)
     reference = params if phase.kl else None
@@ -192,7 +183,7 @@ def _make_step(this: Run, name: str) -> tuple[steps.State, steps.Step, Schedule]
     )
   else:
     lesson = make_lesson(phase, task)
-    step = steps.imitation_step(task, policy, optimizer, phase, frozen, key, shardings, lesson)
+    step = update.imitation_step(task, policy, optimizer, phase, frozen, key, shardings, lesson)
   return state, step, learning_rate
 
 
@@ -203,7 +194,7 @@ def _make_evaluation(this: Run, name: str, beam: int = 1):
   """
   setup, suffix = this.setup, "_beam" if beam > 1 else ""
   if name == "codes":
-    predict = code_step.make_reconstruct(setup.task)
+    predict = codes.make_reconstruct(setup.task)
   else:
     predict = make_predict(setup.task, setup.policy, setup.frozen, beam)
   reward = setup.config.reward
@@ -226,7 +217,7 @@ def _make_evaluation(this: Run, name: str, beam: int = 1):
   return measure
 
 
-def _resume(this: Run, name: str, state: steps.State) -> tuple[steps.State, float]:
+def _resume(this: Run, name: str, state: update.State) -> tuple[update.State, float]:
   """The state of the last checkpoint and its seconds, where it is one of this phase."""
   meta = this.saves.latest_meta()
   if meta is None or meta["phase"] != name:
@@ -236,7 +227,7 @@ def _resume(this: Run, name: str, state: steps.State) -> tuple[steps.State, floa
   return state, meta["seconds"]
 
 
-def _fetch(this: Run, metrics: steps.Metrics) -> dict[str, float]:
+def _fetch(this: Run, metrics: update.Metrics) -> dict[str, float]:
   """A step's metrics on the host, and where the time since the last ones went."""
   with this.clock("update"):
     values = {key: float(np.asarray(value)) for key, value in metrics.items()}
@@ -257,7 +248,7 @@ def _stop_agreed(this: Run, done: int) -> bool:
   asked = this.stop.signal is not None
   if jax.process_count() == 1:
     return asked
-  return done % this.setup.config.log_every == 0 and any(sharding.gather_objects([asked]))
+  return done % this.setup.config.log_every == 0 and any(processes.gather_objects([asked]))
 
 
 def _finish_phase(this: Run, name: str, step: int, params, measure, begun: float) -> None:
@@ -266,7 +257,7 @@ def _finish_phase(this: Run, name: str, step: int, params, measure, begun: float
     path = run_files.weights_path(this.folder, name)
     # One entry: safetensors writes several in any order, and equal runs shall leave equal files.
     weights.save_weights(path, host_params, {"phase": name})
-  sharding.barrier(f"weights of {name}")
+  processes.barrier(f"weights of {name}")
   console.stage(f"{name}: evaluating on {len(this.setup.val)} images")
   values = measure(params)
   if this.setup.config.eval_beam > 1 and name != "codes":
@@ -277,4 +268,4 @@ def _finish_phase(this: Run, name: str, step: int, params, measure, begun: float
     raise this.stop.preempted(f"{name} is trained and saved")
   if jax.process_index() == 0:
     run_files.add_results(this.folder, name, values, time.monotonic() - begun)
-  sharding.barrier(f"results of {name}")
+  processes.barrier(f"results of {name}")

@@ -15,11 +15,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from rtune import config, losses, sharding
+from rtune import config
+from rtune.devices import sharding
 from rtune.policies.policy import Policy, Sampled, Scored
-from rtune.rewards.scoring import Scores, Scoring
-from rtune.steps import Batch, Metrics, State, Step, accumulate, apply_update, by_position
 from rtune.tasks.task import Task
+from rtune.training import losses
+from rtune.training.scoring import Scores, Scoring
+from rtune.training.update import Batch, Metrics, State, Step, accumulate, apply_update, by_position
 
 
 def reward_step(

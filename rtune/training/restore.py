@@ -8,11 +8,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from rtune import code_weights, parts, run_files, sharding, uvim_weights, weights
 from rtune import config as configs
+from rtune.config.names import build_part
+from rtune.devices import sharding
 from rtune.errors import UsageError
 from rtune.policies.policy import Policy
+from rtune.store import run_files, uvim_weights, weights
 from rtune.tasks.task import Task
+from rtune.training import code_weights
 
 PHASES = ("codes", "mle", "control", "reward")
 
@@ -36,7 +39,7 @@ def restore(workdir: str | pathlib.Path) -> Restored:
   """
   folder = pathlib.Path(workdir).expanduser()
   config = run_files.read_config(folder)
-  task = parts.build(config.task, "task").load(folder)
+  task = build_part(config.task, "task").load(folder)
   mesh = sharding.make_mesh(devices=jax.local_devices())
   frozen = code_weights.load(task, folder, mesh)
   return Restored(folder, config, task, task.policy(config.model), frozen, mesh)

@@ -17,10 +17,12 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
 from rtune import config as configs
-from rtune import parts, sharding
+from rtune.config.names import resolve
+from rtune.devices import sharding
 from rtune.errors import UsageError
-from rtune.rewards.host import HostReward, host_options
+from rtune.rewards.mark import host_options
 from rtune.tasks.task import Task
+from rtune.training.host import HostReward
 
 _NEEDS_VALUES = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
 
@@ -61,7 +63,7 @@ class Lesson(NamedTuple):
 
 def make_scoring(phase: configs.Reward, task: Task, frozen: Any, mesh: Mesh) -> Scoring:
   """The scoring that a config names: on the device, or on the host where it is marked so."""
-  reward_fn = parts.resolve(phase.fn)
+  reward_fn = resolve(phase.fn)
   phase = dataclasses.replace(phase, args=with_known(reward_fn, phase.args, task))
   if host_options(reward_fn) is None:
     score = _on_device(reward_fn, phase, task)
@@ -81,7 +83,7 @@ def make_lesson(phase: configs.Imitate, task: Task) -> Lesson | None:
   """The lesson that a phase of imitation names, if it names one."""
   if not phase.supervised.fn:
     return None
-  make = functools.partial(parts.resolve(phase.mistakes.fn), task, **phase.mistakes.args)
+  make = functools.partial(resolve(phase.mistakes.fn), task, **phase.mistakes.args)
   return Lesson(make, _supervised(phase, task))
 
 
@@ -100,7 +102,7 @@ def _on_device(reward_fn, phase: configs.Reward, task: Task):
     except _NEEDS_VALUES as error:
       raise UsageError(
         f"{phase.fn} needs concrete numbers (numpy, if, float()). Mark it with @on_host from "
-        "rtune.rewards.host, or write it in jax.numpy."
+        "rtune.training.host, or write it in jax.numpy."
       ) from error
     except TypeError as error:
       raise UsageError(
@@ -133,7 +135,7 @@ def _on_host(call: HostReward, task: Task, mesh: Mesh):
 
 def _supervised(phase: configs.Imitate | configs.Reward, task: Task):
   """The extra loss, mapped over B and S and averaged."""
-  extra_fn = parts.resolve(phase.supervised.fn)
+  extra_fn = resolve(phase.supervised.fn)
 
   def one(logits, actions, prediction, truth):
     return extra_fn(logits, actions, prediction, truth, **phase.supervised.args)

@@ -9,26 +9,20 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from rtune import (
-  code_weights,
-  console,
-  parts,
-  run_files,
-  sharding,
-  uvim_weights,
-  vit_weights,
-  warm_start,
-  weights,
-)
 from rtune import config as configs
-from rtune.compiling import jit_once
+from rtune.config.names import build_part, check_args, resolve
 from rtune.data.cached import Cached
 from rtune.data.source import Source
+from rtune.devices import processes, sharding
+from rtune.devices.compiling import jit_once
+from rtune.display import console
 from rtune.errors import DataError, UsageError
 from rtune.policies.policy import Policy
 from rtune.rewards.boxes import count_classes
-from rtune.rewards.scoring import with_known
+from rtune.store import run_files, uvim_weights, vit_weights, warm_start, weights
 from rtune.tasks.task import Task, settings
+from rtune.training import code_weights
+from rtune.training.scoring import with_known
 
 
 class Setup(NamedTuple):
@@ -58,12 +52,12 @@ def prepare(config: configs.Config) -> Setup:
   for key, phase in sizes.items():
     sharding.check_divisible(phase.batch_size, mesh, phase.accumulate, f"config.{key}")
   sharding.check_divisible(config.data.eval_batch_size, mesh, 1, "config.data.eval_batch_size")
-  train = parts.build(config.data.train, "data.train")
-  val = parts.build(config.data.val, "data.val")
+  train = build_part(config.data.train, "data.train")
+  val = build_part(config.data.val, "data.val")
   for source in (train, val):
     for text in getattr(source, "warnings", ()):
       console.warn(text)
-  task = parts.build(config.task, "task").bind(train)
+  task = build_part(config.task, "task").bind(train)
   _check_same_classes(train, val)
   config = dataclasses.replace(
     config,
@@ -71,7 +65,7 @@ def prepare(config: configs.Config) -> Setup:
     reward=_with_counts(config.reward, train),
   )
   _check_names(config, task)
-  sharding.same_everywhere(configs.to_json(config), "the config")
+  processes.same_everywhere(configs.to_json(config), "the config")
   if config.data.cache_mb:
     train, val = (Cached(source, config.data.cache_mb) for source in (train, val))
   return Setup(config, task, task.policy(config.model), train, val, mesh, {})
@@ -81,7 +75,7 @@ def _with_counts(reward: configs.Reward, train: Source) -> configs.Reward:
   """A reward with a parameter `class_counts` that nobody gave gets those of the training data."""
   if not reward.fn or "class_counts" in reward.args:
     return reward
-  if "class_counts" not in inspect.signature(parts.resolve(reward.fn)).parameters:
+  if "class_counts" not in inspect.signature(resolve(reward.fn)).parameters:
     return reward
   counts = tuple(int(count) for count in count_classes(train))
   return dataclasses.replace(reward, args={**reward.args, "class_counts": counts})
@@ -90,8 +84,8 @@ def _with_counts(reward: configs.Reward, train: Source) -> configs.Reward:
 def _check_names(config: configs.Config, task: Task) -> None:
   """Rewards and extra losses: a typo must not come to light after hours of imitation."""
   if config.reward.fn:
-    fn = parts.resolve(config.reward.fn)
-    parts.check_args(fn, with_known(fn, config.reward.args, task), "reward", given=2)
+    fn = resolve(config.reward.fn)
+    check_args(fn, with_known(fn, config.reward.args, task), "reward", given=2)
   for name in config.phases:
     phase = getattr(config, name)
     if name == "codes":
@@ -105,7 +99,7 @@ def _check_names(config: configs.Config, task: Task) -> None:
 
 def _check_part(part: configs.Part, key: str, given: int) -> None:
   if part.fn:
-    parts.check_args(parts.resolve(part.fn), part.args, key, given=given)
+    check_args(resolve(part.fn), part.args, key, given=given)
 
 
 def _check_same_classes(train: Source, val: Source) -> None:

@@ -7,7 +7,8 @@ import jax
 from clu import parameter_overview
 
 from rtune import config as configs
-from rtune import console, run_files
+from rtune.display import console
+from rtune.store import run_files
 
 
 def say_parameters(folder: pathlib.Path, config: configs.Config, phase: str, params: Any) -> None:

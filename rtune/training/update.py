@@ -17,10 +17,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from rtune import config, losses, sharding
+from rtune import config
+from rtune.devices import sharding
 from rtune.policies.policy import Policy
-from rtune.rewards.scoring import Lesson
 from rtune.tasks.task import Task
+from rtune.training import losses
+from rtune.training.scoring import Lesson
 
 Batch = Mapping[str, Array]
 Metrics = dict[str, Array]

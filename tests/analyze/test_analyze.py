@@ -10,15 +10,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rtune import analyze, parts, restore, run_files, sharding, weights
 from rtune import config as configs
-from rtune.analysis import past, progression
-from rtune.analysis.figures import bin_edges, shares
-from rtune.analysis.pools import Pool, draw_pools
+from rtune.analyze import __main__ as analyze
+from rtune.analyze import past, progression, tables
+from rtune.analyze.figures import bin_edges, shares
+from rtune.analyze.pools import Pool, draw_pools
+from rtune.config.names import build_part
+from rtune.devices import sharding
 from rtune.errors import UsageError
 from rtune.policies.policy import Policy, Sampled
-from rtune.restore import Restored
+from rtune.store import run_files, weights
 from rtune.tasks.task import Task
+from rtune.training import restore
+from rtune.training.restore import Restored
 
 _REWARD = """
 import jax.numpy as jnp
@@ -111,7 +115,7 @@ def _pool(phase, reward, log_prob, greedy) -> Pool:
 def test_best_of_n_leaves_out_what_has_no_reward():
   nan = np.nan
   pool = _pool("mle", [[1, 3, nan, 2], [0, 0, 4, 0]], [[-1, -2, 0, -3], [-5, -6, -7, -8]], [1, 0])
-  best = analyze.best_of_n([pool])["mle"]
+  best = tables.best_of_n([pool])["mle"]
   np.testing.assert_array_equal(best.counts, [1, 2, 3])
   # Image 0 without its third sample: pairs (1,3) (1,2) (3,2); image 1: half of six pairs have 4.
   np.testing.assert_allclose(best.by_reward, [[2, 8 / 3, 3], [1, 2, 3]], rtol=1e-6)
@@ -122,26 +126,26 @@ def test_images_without_any_reward_are_left_out_of_all_phases(capsys):
   nan = np.nan
   mle = _pool("mle", [[1, 2], [nan, nan], [3, 4]], np.zeros((3, 2)), [1, 2, 3])
   tuned = _pool("reward", [[5, nan], [6, 6], [7, 8]], np.zeros((3, 2)), [4, 5, 6])
-  pools = analyze.with_rewards([mle, tuned])
+  pools = tables.with_rewards([mle, tuned])
   assert "3 of 12 rewards could not be computed" in capsys.readouterr().err
   assert [pool.images.tolist() for pool in pools] == [[0, 2], [0, 2]]
   np.testing.assert_array_equal(pools[1].greedy, [4, 6])
   with pytest.raises(UsageError, match="no reward for any sample"):
-    analyze.with_rewards([mle._replace(reward=np.full((3, 2), nan, np.float32))])
+    tables.with_rewards([mle._replace(reward=np.full((3, 2), nan, np.float32))])
 
 
 def test_tables_say_what_the_pools_hold():
   rewards = np.arange(101.0)[None].repeat(2, axis=0)
   pool = _pool("mle", rewards, [-np.arange(101.0), np.arange(101.0)], [50, 60])
-  first, second = analyze.per_image_table([pool])
+  first, second = tables.per_image_table([pool])
   assert (first["expected"], first["median"], first["percentile_99"], first["best"]) == (
     *(50, 50, 99),
     100,
   )
   assert (first["most_likely"], second["most_likely"], second["greedy"]) == (0, 100, 60)
-  shares = [row["mle"] for row in analyze.distribution_table([pool])]
+  shares = [row["mle"] for row in tables.distribution_table([pool])]
   assert sum(shares) == pytest.approx(1)
-  table = analyze.best_of_n_table([pool], analyze.best_of_n([pool]))
+  table = tables.best_of_n_table([pool], tables.best_of_n([pool]))
   last = table[-1]
   assert (last["n"], last["by_reward"], last["by_likelihood"], last["greedy"]) == (101, 100, 50, 55)
   assert last["by_likelihood_error"] == pytest.approx(50)  # 0 and 100: 70.7 over the root of 2
@@ -215,7 +219,7 @@ def unlogged(tiny_run, tmp_path) -> Restored:
 
 def test_evaluations_that_were_not_logged_come_from_checkpoints(tiny_run, unlogged):
   run = restore.restore(tiny_run)
-  source = parts.build(run.config.data.val, "data.val")
+  source = build_part(run.config.data.val, "data.val")
   logged = {row["step"]: row for row in progression.evaluations(run, source)}
   assert list(logged) == [10, 20, 30]
   rows = {row["step"]: row for row in progression.evaluations(unlogged, source)}
@@ -233,7 +237,7 @@ def test_too_few_evaluations_name_the_flags(unlogged, capsys):
 
 
 def test_the_command_leaves_pictures_and_numbers(tiny_run, tmp_path, monkeypatch, capsys):
-  monkeypatch.setattr("rtune.launch.start", lambda: None)
+  monkeypatch.setattr("rtune.devices.processes.start", lambda: None)
   out = tmp_path / "deep" / "out"
   flags = ["--workdir", tiny_run, "--out", out, "--images", 3, "--samples", 12, "--chunk", 5]
   assert analyze.main([str(flag) for flag in flags]) == 0
@@ -266,8 +270,8 @@ def test_the_command_leaves_pictures_and_numbers(tiny_run, tmp_path, monkeypatch
   ],
 )
 def test_mistakes_are_one_line(flags, text, tmp_path, monkeypatch, capsys):
-  monkeypatch.setattr("rtune.launch.start", lambda: None)
-  part = configs.Part("rtune.data.shapes:Shapes")
+  monkeypatch.setattr("rtune.devices.processes.start", lambda: None)
+  part = configs.Part("rtune.data.scenes.shapes:Shapes")
   task = configs.Part("rtune.tasks.detection:Detection", {"image_size": 48})
   bare = configs.Config(phases=("mle",), task=task, data=configs.Data(train=part, val=part))
   good = dataclasses.replace(bare, reward=configs.Reward(fn="rtune.rewards.boxes:recall"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from rtune.analysis.estimators import draw_counts, expected_pick, pearson, spearman
+from rtune.analyze.estimators import draw_counts, expected_pick, pearson, spearman
 
 
 def _pick_of_subset(values, scores, subset) -> float:

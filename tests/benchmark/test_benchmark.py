@@ -6,14 +6,14 @@ import pathlib
 import jax
 import numpy as np
 
-from rtune import benchmark
 from rtune import config as configs
-from rtune.benchmarks import captions, decode, loop, rewards, segments, timing
-from rtune.benchmarks.row import Row, as_table
-from rtune.logs import Clock
-from rtune.main import load_config
-from rtune.planning import counts
-from rtune.setup import prepare
+from rtune.benchmark import __main__ as run
+from rtune.benchmark import captions, decode, loop, rewards, segments, timing
+from rtune.benchmark.row import Row, as_table
+from rtune.config.load import load_config
+from rtune.display.logs import Clock
+from rtune.plan import counts
+from rtune.training.setup import prepare
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TINY = f"{ROOT / 'configs' / 'detection_recall.py'}:tiny"
@@ -138,11 +138,11 @@ def test_command(monkeypatch, capsys, quick_compiles):
   monkeypatch.setattr(decode, "SWEEPS", {"samples": (1, 2)})
   monkeypatch.setattr(rewards, "SLOTS", 5)
   args = ["all", "--config", TINY, "--repeats", "2", "--sweep", "--json"]
-  assert benchmark.main(args) == 0
+  assert run.main(args) == 0
   told = json.loads(capsys.readouterr().out)
   assert told["machine"]["flops"] > 1e9
   parts = [figure["part"] for figure in told["figures"]]
-  assert set(parts) == {*benchmark.PARTS, "sweep"}
+  assert set(parts) == {*run.PARTS, "sweep"}
   by_part = {figure["figure"]: figure for figure in told["figures"]}
   assert all(figure["seconds"] > 0 for figure in told["figures"])
   assert by_part["reward step: sample"]["binds"] in ("compute", "memory")
@@ -153,7 +153,7 @@ def test_command(monkeypatch, capsys, quick_compiles):
 
 
 def test_mistakes(capsys):
-  assert benchmark.main(["nothing"]) == 2
-  assert benchmark.main(["train", "--config", "nowhere.py"]) == 2
+  assert run.main(["nothing"]) == 2
+  assert run.main(["train", "--config", "nowhere.py"]) == 2
   assert "nowhere.py: no such file" in capsys.readouterr().err
-  assert benchmark.main(["decode", "--repeats", "0"]) == 2
+  assert run.main(["decode", "--repeats", "0"]) == 2

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from rtune import config as configs
-from rtune import config_checks
+from rtune.config import checks
 from rtune.errors import UsageError
 
 PACKAGE = pathlib.Path(configs.__file__).parent
@@ -18,7 +18,7 @@ def smallest():
   """The least that makes a whole config."""
   config = configs.default()
   config.task.fn = "rtune.tasks.detection:Detection"
-  config.data.train.fn = config.data.val.fn = "rtune.data.shapes:Shapes"
+  config.data.train.fn = config.data.val.fn = "rtune.data.scenes.shapes:Shapes"
   config.reward.fn = "rtune.rewards.boxes:recall"
   return config
 
@@ -37,7 +37,7 @@ def test_defaults_are_those_of_the_dataclasses():
   config = smallest()
   parsed = configs.parse(config)
   for name, _ in fields_of(configs.Config):
-    value, expected = (config_checks.get(config, name) for config in (parsed, configs.Config()))
+    value, expected = (checks.get(config, name) for config in (parsed, configs.Config()))
     assert value == expected or name.endswith("fn")
   assert hash(dataclasses.replace(parsed.mle.optim)) == hash(parsed.mle.optim)
 

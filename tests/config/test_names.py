@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from rtune import parts
 from rtune.config import Part
+from rtune.config.names import build_part, check_args, resolve
 from rtune.errors import UsageError
 
 
@@ -42,9 +42,9 @@ def error_of(call, *args) -> str:
 
 
 def test_modules_and_files_are_found(tmp_path):
-  assert parts.resolve("rtune.config:Part") is Part
+  assert resolve("rtune.config:Part") is Part
   (tmp_path / "mine.py").write_text("class Mine:\n  inner = 3\n")
-  assert parts.resolve(f"{tmp_path}/mine.py:Mine").inner == 3
+  assert resolve(f"{tmp_path}/mine.py:Mine").inner == 3
 
 
 @pytest.mark.parametrize(
@@ -59,12 +59,12 @@ def test_modules_and_files_are_found(tmp_path):
   ],
 )
 def test_what_is_not_there_is_named(name, words):
-  assert words in error_of(parts.resolve, name)
+  assert words in error_of(resolve, name)
 
 
 def test_arguments_arrive():
   args = {"split": "train", "num": 3, "scale": 2, "names": ["a", "b"]}
-  built = parts.build(Part(f"{__file__}:Scenes", args), "data.train")
+  built = build_part(Part(f"{__file__}:Scenes", args), "data.train")
   # Tasks and sources are hashable, so JSON's lists become tuples.
   assert (built.split, built.num, built.scale, built.names) == ("train", 3, 2, ("a", "b"))
   assert hash(built) == hash(dataclasses.replace(built))
@@ -85,7 +85,7 @@ def test_arguments_arrive():
   ],
 )
 def test_wrong_arguments_are_named(args, words):
-  assert words in error_of(parts.build, Part(f"{__file__}:Scenes", args), "data.train")
+  assert words in error_of(build_part, Part(f"{__file__}:Scenes", args), "data.train")
 
 
 @pytest.mark.parametrize(
@@ -97,13 +97,13 @@ def test_wrong_arguments_are_named(args, words):
   ],
 )
 def test_plain_classes_are_checked_too(args, words):
-  assert words in error_of(parts.build, Part(f"{__file__}:Folder", args), "task")
+  assert words in error_of(build_part, Part(f"{__file__}:Folder", args), "task")
 
 
 def test_functions_get_some_arguments_from_elsewhere():
-  parts.check_args(reward, {"iou": 1}, "reward", 2)
-  parts.check_args(anything, {"whatever": 1}, "reward", 2)
-  message = error_of(parts.check_args, reward, {"io": 0.9}, "reward", 2)
+  check_args(reward, {"iou": 1}, "reward", 2)
+  check_args(anything, {"whatever": 1}, "reward", 2)
+  message = error_of(check_args, reward, {"io": 0.9}, "reward", 2)
   assert message == "Unknown config key config.reward.args.io. Did you mean config.reward.args.iou?"
   # The prediction is not the config's to give.
-  assert "Unknown" in error_of(parts.check_args, reward, {"prediction": 1}, "reward", 2)
+  assert "Unknown" in error_of(check_args, reward, {"prediction": 1}, "reward", 2)

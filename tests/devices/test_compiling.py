@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rtune import compiling
+from rtune.devices import compiling
 
 
 def attend(x):

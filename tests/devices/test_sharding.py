@@ -18,11 +18,11 @@ import numpy as np
 import optax
 import pytest
 
-from rtune import sharding
+from rtune.devices import processes, sharding
 from rtune.errors import UsageError
-from rtune.optim import Optim, make_optimizer
+from rtune.training.optim import Optim, make_optimizer
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 ROWS, INPUTS, OUTPUTS, STEPS = 8, 64, 128, 3
 MESHES = {"replicate": (4, 1), "fsdp over data": (4, 1), "fsdp over fsdp": (2, 2)}
 
@@ -110,7 +110,7 @@ def four_devices():
 
 
 def two_processes():
-  assert sharding.initialize_distributed(timeout_s=60)
+  assert processes.initialize_distributed(timeout_s=60)
   me, mesh = jax.process_index(), sharding.make_mesh()
   half = {k: v[me * ROWS // 2 : (me + 1) * ROWS // 2] for k, v in make_rows().items()}
   result = {"shape": sharding.put_batch(mesh, half)["x"].shape}
@@ -123,19 +123,19 @@ def two_processes():
   result["copied rows"] = sharding.local_rows(copied)
   # Lists of different lengths, one of them above the smallest transfer.
   mine = [{"image_id": me, "scores": np.full(3000 * me + 1, me + 0.5)}] * (me + 1)
-  result["gathered"] = sharding.gather_objects(mine)
-  result["empty"] = sharding.gather_objects([])
-  sharding.barrier("before the comparison")
-  sharding.same_everywhere("lr: 1\nsteps: 2", "the config")
+  result["gathered"] = processes.gather_objects(mine)
+  result["empty"] = processes.gather_objects([])
+  processes.barrier("before the comparison")
+  processes.same_everywhere("lr: 1\nsteps: 2", "the config")
   try:
-    sharding.same_everywhere(f"lr: {me}\nsteps: 2", "the config")
+    processes.same_everywhere(f"lr: {me}\nsteps: 2", "the config")
   except UsageError as error:
     result["error"] = str(error)
   return result
 
 
 def nobody_there():
-  sharding.initialize_distributed(timeout_s=2)
+  processes.initialize_distributed(timeout_s=2)
 
 
 def child(name: str, path: pathlib.Path, **environment: str) -> subprocess.Popen:
@@ -316,21 +316,21 @@ def test_a_coordinator_that_is_not_there_is_named(tmp_path):
   ],
 )
 def test_incomplete_settings_are_named(monkeypatch, values, message):
-  for name, value in zip(sharding.ENVIRONMENT, values, strict=True):
+  for name, value in zip(processes.ENVIRONMENT, values, strict=True):
     monkeypatch.delenv(name, raising=False)
     if value is not None:
       monkeypatch.setenv(name, value)
   with pytest.raises(UsageError, match=message):
-    sharding.initialize_distributed()
+    processes.initialize_distributed()
 
 
 def test_alone_nothing_is_joined(monkeypatch):
-  for name in sharding.ENVIRONMENT:
+  for name in processes.ENVIRONMENT:
     monkeypatch.delenv(name, raising=False)
-  assert sharding.initialize_distributed() is False
-  assert sharding.initialize_distributed("127.0.0.1:1", 1, 0) is False
-  assert sharding.gather_objects([1, "two"]) == [1, "two"]
-  sharding.same_everywhere("text", "the config")
+  assert processes.initialize_distributed() is False
+  assert processes.initialize_distributed("127.0.0.1:1", 1, 0) is False
+  assert processes.gather_objects([1, "two"]) == [1, "two"]
+  processes.same_everywhere("text", "the config")
 
 
 # launch/local.sh, with a stand-in for python: it notes who it is, then does what PLAN says.

@@ -13,7 +13,7 @@ import threading
 import numpy as np
 import pytest
 
-from rtune import console
+from rtune.display import console
 
 # Everything but the line end that a log file, or a locale without UTF-8, may choke on.
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
@@ -36,8 +36,8 @@ from rtune import console
 from rtune.progress import Progress
 console.start(0)
 console.stage("Training \\u279c caf\\u00e9 \\x1b[31mred\\x07")
-logging.getLogger("rtune.data.coco").warning("no image %s", "a\\udc80.jpg")
-logging.getLogger("rtune.data.coco").info("12 images")
+logging.getLogger("rtune.data.sources.coco").warning("no image %s", "a\\udc80.jpg")
+logging.getLogger("rtune.data.sources.coco").info("12 images")
 for _ in range(3):
   console.warn_once("k", "said once\\r")
 with Progress(3, "mle \\u279c", images_per_unit=2) as bar:
@@ -49,7 +49,7 @@ console.say(console.table([["\\u00e9", 1.0]], ["model", "AR"]), stream=sys.stdou
 
 @pytest.mark.parametrize("encoding", ["ascii:strict", "utf-8:strict", "latin-1:strict"])
 def test_piped_output_is_plain_in_any_locale(encoding):
-  root = pathlib.Path(console.__file__).parents[1]
+  root = pathlib.Path(console.__file__).parents[2]
   environment = {
     **os.environ,
     "PYTHONPATH": str(root),
@@ -71,7 +71,7 @@ def test_piped_output_is_plain_in_any_locale(encoding):
 
 def test_real_terminal_gets_a_bar():
   main, other = pty.openpty()
-  root = pathlib.Path(console.__file__).parents[1]
+  root = pathlib.Path(console.__file__).parents[2]
   environment = {**os.environ, "PYTHONPATH": str(root), "TERM": "xterm"}
   environment.pop("NO_COLOR", None)
   subprocess.run([sys.executable, "-c", SCRIPT], stderr=other, env=environment, check=True)
@@ -97,8 +97,8 @@ def test_warn_once_from_many_threads(capsys):
 def test_log_records_are_printed_once(capsys, caplog):
   console.start(0)
   console.start(0)
-  logging.getLogger("rtune.workdir").warning("taking over")
-  logging.getLogger("rtune.workdir").debug("too fine")
+  logging.getLogger("rtune.store.workdir").warning("taking over")
+  logging.getLogger("rtune.store.workdir").debug("too fine")
   assert not caplog.records, "the root logger, which absl prints, must not get them too"
   assert capsys.readouterr().err == "warning: taking over\n"
 

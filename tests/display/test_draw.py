@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rtune import draw
+from rtune.display import draw
 
 GRAY = 90
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from rtune.draw import class_color
-from rtune.draw_segments import draw_segments
+from rtune.display.draw import class_color
+from rtune.display.draw_segments import draw_segments
 
 
 def image(height, width, value=100):

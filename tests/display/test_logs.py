@@ -14,7 +14,7 @@ import time
 import numpy as np
 import pytest
 
-from rtune import console, logs
+from rtune.display import console, logs
 from rtune.errors import StorageError, UsageError
 
 

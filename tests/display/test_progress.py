@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rtune import console
-from rtune.progress import Progress
+from rtune.display import console
+from rtune.display.progress import Progress
 
 # Everything but the line end that a log file may choke on.
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")

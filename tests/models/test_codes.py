@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rtune import config as configs
-from rtune.compiling import jit_once
+from rtune.devices.compiling import jit_once
 from rtune.errors import UsageError
 from rtune.models import dictionary
 from rtune.models.codes import Network, code_model, kept, patches, unpatch

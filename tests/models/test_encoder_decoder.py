@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rtune import config as configs
-from rtune.compiling import jit_once
+from rtune.devices.compiling import jit_once
 from rtune.models import attention, encoder_decoder, vit
 from rtune.models.decoder import Decoder
 

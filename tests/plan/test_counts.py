@@ -6,8 +6,8 @@ import pytest
 
 from rtune import config as configs
 from rtune.models import encoder_decoder
-from rtune.planning import counts
-from rtune.policies.autoregressive import autoregressive
+from rtune.plan import counts
+from rtune.policies.tokens import autoregressive
 
 
 def sizes_and_shapes(length=24, samples=3, batch=2, image=64):

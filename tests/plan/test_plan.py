@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from rtune import plan
+from rtune.config.load import load_config
 from rtune.errors import UsageError
-from rtune.main import load_config
-from rtune.planning import chips, memory, programs, table
+from rtune.plan import __main__ as run
+from rtune.plan import chips, memory, programs, table
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RECALL = str(ROOT / "configs" / "detection_recall.py")
@@ -83,7 +83,7 @@ def test_collectives_of_a_program():
 
 
 def test_command_counts_for_gpus(capsys):
-  assert plan.main(["--config", f"{RECALL}:tiny", "--topology", "h100:2"]) == 0
+  assert run.main(["--config", f"{RECALL}:tiny", "--topology", "h100:2"]) == 0
   told = capsys.readouterr().out
   for text in ("mle: update", "reward: sample", "reward: update", "device-hours", "formulas"):
     assert text in told
@@ -91,11 +91,11 @@ def test_command_counts_for_gpus(capsys):
 
 def test_mistakes(capsys):
   config = ["--config", f"{RECALL}:tiny"]
-  assert plan.main([*config, "--topology", "abacus:3"]) == 2
-  assert plan.main([*config, "--topology", "h100:3"]) == 2
+  assert run.main([*config, "--topology", "abacus:3"]) == 2
+  assert run.main([*config, "--topology", "h100:3"]) == 2
   assert "use a multiple of 3" in capsys.readouterr().err
-  assert plan.main([*config, "--topology", "h100:2", "--config.nothing=1"]) == 2
-  assert plan.main([*config, "--topology", "h100:2", "--verbose"]) == 2
+  assert run.main([*config, "--topology", "h100:2", "--config.nothing=1"]) == 2
+  assert run.main([*config, "--topology", "h100:2", "--verbose"]) == 2
   assert "--verbose" in capsys.readouterr().err
 
 

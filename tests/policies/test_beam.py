@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from rtune import config as configs
-from rtune import evaluate
-from rtune.compiling import jit_once
+from rtune.devices.compiling import jit_once
 from rtune.errors import UsageError
 from rtune.models import encoder_decoder
-from rtune.policies.autoregressive import Ending, autoregressive
 from rtune.policies.policy import Policy
+from rtune.policies.tokens import Ending, autoregressive
 from rtune.tasks.detection import Detection
+from rtune.training import evaluation
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -96,6 +96,6 @@ def test_after_the_end_there_are_zeros():
 
 def test_a_policy_without_beam_search_says_so():
   task, policy = Detection(), Policy(*[print] * 4)
-  evaluate.make_predict(task, policy, {}, beam=1)
+  evaluation.make_predict(task, policy, {}, beam=1)
   with pytest.raises(UsageError, match="beam of 3"):
-    evaluate.make_predict(task, policy, {}, beam=3)
+    evaluation.make_predict(task, policy, {}, beam=3)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from rtune import config as configs
-from rtune.benchmarks.plain_sampler import plain_sample
-from rtune.compiling import jit_once
+from rtune.benchmark.plain_sampler import plain_sample
+from rtune.devices.compiling import jit_once
 from rtune.models import encoder_decoder
-from rtune.policies import autoregressive as ar
+from rtune.policies import tokens as ar
 
 SIZE, VOCAB, LENGTH = 16, 7, 13
 BOX_ENDING = ar.Ending(token=0, stride=6)

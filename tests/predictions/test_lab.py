@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from skimage.color import rgb2lab
 
-from rtune import color
+from rtune.predictions import lab
 
 LAB, LIGHTNESS, JOINED, KEPT = map(
-  jax.jit, (color.lab, color.lightness, color.joined, color.lightness_kept)
+  jax.jit, (lab.lab, lab.lightness, lab.joined, lab.lightness_kept)
 )
 
 
@@ -70,7 +70,7 @@ def test_hue_stays_and_chroma_shrinks_no_more_than_it_must():
   # A little more of what was shrunk would leave the gamut of the screen.
   short = (scale < 0.99) & (scale > 0.01)
   more = (scale[short] + 2e-3)[:, None] * wanted[short]
-  linear = np.stack(color._linear_of(lightness[short], jnp.asarray(more)), -1)
+  linear = np.stack(lab._linear_of(lightness[short], jnp.asarray(more)), -1)
   assert ((linear < 0) | (linear > 1)).any(-1).mean() > 0.99
 
 
@@ -91,10 +91,10 @@ def photograph(seed, height=30, width=44):
 @pytest.mark.parametrize("keep", ["lightness", "luma"])
 def test_gray_pictures(keep):
   image = np.random.default_rng(8).integers(0, 256, (20, 30, 3)).astype(np.uint8)
-  found = color.gray(image, keep)
+  found = lab.gray(image, keep)
   assert found.dtype == np.uint8 and (found == found[..., :1]).all()
   again = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, -1)
-  np.testing.assert_array_equal(color.gray(again, keep), again)  # gray stays as it is
+  np.testing.assert_array_equal(lab.gray(again, keep), again)  # gray stays as it is
   off = np.abs(rgb2lab(found)[..., 0] - rgb2lab(image)[..., 0])
   assert off.max() < 0.25 if keep == "lightness" else off.max() > 10
   if keep == "luma":
@@ -103,18 +103,18 @@ def test_gray_pictures(keep):
 
 def test_colors_of_another_size():
   image = photograph(0)
-  gray = color.gray(image)
-  np.testing.assert_allclose(color.recolored(gray, image).astype(int), image, atol=3)
+  gray = lab.gray(image)
+  np.testing.assert_allclose(lab.recolored(gray, image).astype(int), image, atol=3)
   small = photograph(0, 15, 22)
-  error = color.recolored(gray, small).astype(int) - image
+  error = lab.recolored(gray, small).astype(int) - image
   assert np.abs(error).mean() < 4 < np.abs(gray.astype(int) - image).mean() / 5
-  np.testing.assert_array_equal(color.recolored(gray, gray), gray)
-  found = color.recolored(photograph(1), photograph(2, 7, 9))  # a colored image is as good as gray
+  np.testing.assert_array_equal(lab.recolored(gray, gray), gray)
+  found = lab.recolored(photograph(1), photograph(2, 7, 9))  # a colored image is as good as gray
   off = np.abs(rgb2lab(found)[..., 0] - rgb2lab(photograph(1))[..., 0])
   assert off.max() < 0.3
 
 
 def test_photographs_larger_than_a_block(monkeypatch):
-  whole = color.recolored(photograph(3), photograph(4, 6, 6))
-  monkeypatch.setattr(color, "_BLOCK", 256)
-  np.testing.assert_array_equal(color.recolored(photograph(3), photograph(4, 6, 6)), whole)
+  whole = lab.recolored(photograph(3), photograph(4, 6, 6))
+  monkeypatch.setattr(lab, "_BLOCK", 256)
+  np.testing.assert_array_equal(lab.recolored(photograph(3), photograph(4, 6, 6)), whole)

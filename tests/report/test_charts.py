@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from rtune.reporting.charts import Line, chart, ticks
+from rtune.report.charts import Line, chart, ticks
 
 
 def draw(lines, **options):

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rtune import launch, report, run_files
-from rtune.evaluate import Evaluation, Judged
-from rtune.reporting import page as page_html
-from rtune.reporting import phase_view
-from rtune.reporting.curves import read_branches, seconds_by_part
-from rtune.reporting.phase_view import Phase
+from rtune.devices import processes
+from rtune.report import __main__ as report
+from rtune.report import page as page_html
+from rtune.report import phase_view, write
+from rtune.report.curves import read_branches, seconds_by_part
+from rtune.report.phase_view import Phase
+from rtune.store import run_files
 from rtune.tasks.detection import Detection
+from rtune.training.evaluation import Evaluation, Judged
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="needs the browser chromium")
@@ -27,7 +29,7 @@ needs_browser = pytest.mark.skipif(BROWSER is None, reason="needs the browser ch
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
   """Commands start up as in one process of many tests: without settings that outlast them."""
-  monkeypatch.setattr(launch, "start", lambda auto=False: None)
+  monkeypatch.setattr(processes, "start", lambda auto=False: None)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def workdir(boxes_run, tmp_path_factory):
   """A finished run of one's own, with its report."""
   folder = tmp_path_factory.mktemp("report") / "my & <run>"
   shutil.copytree(boxes_run, folder)
-  report.write_report(folder)
+  write.write_report(folder)
   return folder
 
 
@@ -227,11 +229,11 @@ def test_run_without_its_data(workdir, tmp_path):
   shutil.copytree(workdir, run)
   config = json.loads((run / "config.json").read_text())
   config["data"]["val"] = {
-    "fn": "rtune.data.coco:CocoDetection",
+    "fn": "rtune.data.sources.coco:CocoDetection",
     "args": {"annotations": "/gone/val.json"},
   }
   (run / "config.json").write_text(json.dumps(config))
-  page = Page(report.write_report(run))
+  page = Page(write.write_report(run))
   assert page.table("validation")["validation"] == ["MLE", "tuned", "tuned - MLE"]
   assert page.images == [] and "Validation images" not in page.headings
   assert "/gone/val.json" in (run / "report.html").read_text()
@@ -241,10 +243,10 @@ def test_run_that_has_hardly_begun(workdir, tmp_path):
   run = tmp_path / "run"
   run.mkdir()
   shutil.copy(workdir / "config.json", run)
-  page = Page(report.write_report(run))
+  page = Page(write.write_report(run))
   assert page.table("phase")["MLE"][-1] == "not finished" and "Curves" not in page.headings
   (run / "metrics.jsonl").write_text('{"step": 5, "loss": 2.0, "skipped": 3.0, "nll": "NaN"}\n')
-  page = Page(report.write_report(run))
+  page = Page(write.write_report(run))
   assert "Curves" in page.headings
   assert "3 updates were not finite" in (run / "report.html").read_text()
 

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rtune.data import shapes
-from rtune.data.coco_counts import COCO_COUNTS
+from rtune.data.scenes import shapes
+from rtune.data.sources.coco_counts import COCO_COUNTS
 from rtune.errors import UsageError
+from rtune.predictions.boxes import Boxes
 from rtune.rewards import boxes as reward
-from rtune.tasks.boxes import Boxes
 
 TEN = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 # What the released code averages once its result keys "reward-0.5", "reward-0.6" ... have collided.

@@ -9,8 +9,8 @@ import pytest
 from skimage.color import lab2rgb, rgb2lab
 
 from rtune.errors import UsageError
+from rtune.predictions.pixels import Pixels
 from rtune.rewards.pixels import colorfulness
-from rtune.tasks.pixels import Pixels
 
 
 def pixels(rgb):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from rtune.metrics import boxes as metric
+from rtune.predictions.boxes import Boxes
 from rtune.rewards import presets
-from rtune.tasks.boxes import Boxes
 
 SLOTS = 5
 visual_rft = jax.jit(presets.visual_rft)

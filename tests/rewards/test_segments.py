@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from rtune.metrics.segments import panoptic
+from rtune.predictions.segments import AnnotatedSegments, Segments
 from rtune.rewards import segments as reward
-from rtune.tasks.segments import AnnotatedSegments, Segments
 
 PREDICTED, ANNOTATED, CLASSES = 6, 5, 2
 

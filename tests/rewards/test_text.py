@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from rtune.metrics import text as metrics
-from rtune.rewards.host import HostReward
+from rtune.predictions.captions import Caption
 from rtune.rewards.text import cider_d, cider_d_of_pieces
-from rtune.tasks.text import Caption
 from rtune.text.corpus import END, UNKNOWN_ID, build_corpus
 from rtune.text.sentence_pieces import SentencePieces
 from rtune.text.tokenize import UNKNOWN, tokenize
+from rtune.training.host import HostReward
 
 WORDS = ["a", "the", "dog", "cat", "mat", "on", "sits", "runs", "red", "two", "birds", "and"]
 RARE = ["zebra", "xylophone"]  # below the minimum count: known to references and tables only

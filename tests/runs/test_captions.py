@@ -8,15 +8,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rtune import analyze, evaluate, launch, main, predict, report, restore, run_files, train
-from rtune.data.captioned_shapes import CaptionedShapes
+from rtune.report import __main__ as report
+from rtune.analyze import __main__ as analyze
+from rtune.analyze import tables
+from rtune import evaluate, main, predict
+from rtune.training import evaluation
+from rtune.devices import processes
+from rtune.report import write
+from rtune.training import restore, loop
+from rtune.store import run_files
+from rtune.data.scenes.captioned import CaptionedShapes
 from rtune.errors import DataError, UsageError
-from rtune.logs import read_metrics
+from rtune.display.logs import read_metrics
 from rtune.metrics.text import cider_d
 from rtune.text.corpus import load_corpus
 from rtune.text.tokenize import tokenize
 
-CONFIG = pathlib.Path(__file__).resolve().parents[1] / "configs" / "captioning_cider.py"
+CONFIG = pathlib.Path(__file__).resolve().parents[2] / "configs" / "captioning_cider.py"
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +42,7 @@ def load(variant="tiny", **overrides):
 def run(tmp_path_factory, quick_compiles) -> pathlib.Path:
   """The workdir of a short run that has learned to say something. Read only."""
   folder = tmp_path_factory.mktemp("captions") / "run"
-  train.run(load(mle__steps=60, eval_beam=2, tensorboard=False), str(folder))
+  loop.run(load(mle__steps=60, eval_beam=2, tensorboard=False), str(folder))
   return folder
 
 
@@ -119,8 +127,8 @@ def test_predict_needs_nothing_but_the_workdir(run, tmp_path):
   assert [set(one) for one in results] == [{"image_id", "caption"}] * 4
   said = [one["caption"] for one in sorted(results, key=lambda one: one["image_id"])[:3]]
   restored = restore.restore(run)
-  seen = evaluate.evaluate_phase(
-    restored, "reward", evaluate.make_predict(restored.task, restored.policy, {}), val,
+  seen = evaluation.evaluate_phase(
+    restored, "reward", evaluation.make_predict(restored.task, restored.policy, {}), val,
     restored.task.metric(), 3,
   )  # fmt: skip
   assert said == [one.record["caption"] for one in seen.judged]
@@ -147,9 +155,9 @@ def test_report_does_not_compare_other_words(run, tmp_path):
   config = load(
     data__train__args__seed=5, phases='("mle",)', mle__steps=5, eval_every=0, tensorboard=False
   )
-  train.run(config, str(folder))
+  loop.run(config, str(folder))
   with pytest.raises(UsageError, match="words"):
-    report.write_report(run, compare=str(folder))
+    write.write_report(run, compare=str(folder))
 
 
 def test_analyze(run, tmp_path):
@@ -179,11 +187,11 @@ def test_a_vocabulary_of_another_run_is_refused(run, tmp_path):
 def test_weights_of_other_words_are_no_start(run, tmp_path):
   start = {"init_from": str(run), "phases": '("reward",)', "reward__steps": 1, "eval_every": 0}
   with pytest.raises(UsageError, match=r"config\.task\.args\.corpus"):
-    train.run(load(data__train__args__seed=5, **start), str(tmp_path / "a"))
+    loop.run(load(data__train__args__seed=5, **start), str(tmp_path / "a"))
   assert not (tmp_path / "a").exists()
   corpus = str(run / "corpus.npz")
   ready = load(data__train__args__seed=5, task__args__corpus=corpus, tensorboard=False, **start)
-  assert set(train.run(ready, str(tmp_path / "b"))) == {"reward", "seconds"}
+  assert set(loop.run(ready, str(tmp_path / "b"))) == {"reward", "seconds"}
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not(run, tmp_path):
@@ -195,7 +203,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(run, tmp_path):
   (folder / "corpus.npz").unlink()  # what is learned anew from the same data is the same
   shutil.rmtree(folder / "checkpoints" / "70")
   config = load(mle__steps=60, eval_beam=2, tensorboard=False)
-  again = train.run(config, str(folder))["reward"]
+  again = loop.run(config, str(folder))["reward"]
   assert again == run_files.read_results(run)["reward"]
   weights = [run_files.weights_path(one, "reward").read_bytes() for one in (run, folder)]
   assert weights[0] == weights[1]
@@ -211,7 +219,7 @@ def test_photographs_with_captions(shared_data, tmp_path):
   warm = {"mle__optim__warmup_steps": 1, "reward__optim__warmup_steps": 1}
   config = load("coco_json", **files, **small, **steps, **warm, task__args__image_size=32,
                 tensorboard=False)  # fmt: skip
-  results = train.run(config, str(tmp_path))
+  results = loop.run(config, str(tmp_path))
   assert {"val/CIDEr", "val/reward"} <= set(results["reward"])
   assert [row["skipped"] for row in read_metrics(tmp_path)] == [0] * 5
 
@@ -229,9 +237,9 @@ def test_pieces_are_tuned_by_the_reward_on_strings(tmp_path):
   pieces = {"task__args__sentence_piece": tmp_path / "pieces.model", "mle__steps": 10}
   rest = {"reward__steps": 3, "reward__optim__warmup_steps": 1, "eval_every": 0, "log_every": 1}
   with pytest.raises(UsageError, match="cider_d_of_pieces"):
-    train.run(load(**pieces, **rest, tensorboard=False), str(tmp_path / "run"))
+    loop.run(load(**pieces, **rest, tensorboard=False), str(tmp_path / "run"))
   fn = {"reward__fn": "rtune.rewards.text:cider_d_of_pieces"}
-  results = train.run(load(**pieces, **rest, **fn, tensorboard=False), str(tmp_path / "run"))
+  results = loop.run(load(**pieces, **rest, **fn, tensorboard=False), str(tmp_path / "run"))
   assert {"val/CIDEr", "val/reward"} <= set(results["reward"])
   assert "reward/ended" in read_metrics(tmp_path / "run")[-1]
   (tmp_path / "pieces.model").unlink()  # it has travelled with the workdir

@@ -8,10 +8,13 @@ import pytest
 from PIL import Image
 from skimage.color import rgb2lab
 
-from rtune import evaluate, launch, main, predict, run_files, train
-from rtune.data.colored_shapes import ColoredShapes
+from rtune import evaluate, main, predict
+from rtune.devices import processes
+from rtune.store import run_files
+from rtune.training import loop
+from rtune.data.scenes.colored import ColoredShapes
 
-CONFIG = pathlib.Path(__file__).resolve().parents[1] / "configs" / "colorization_vivid.py"
+CONFIG = pathlib.Path(__file__).resolve().parents[2] / "configs" / "colorization_vivid.py"
 SMALL = {"width": 16, "num_heads": 2, "mlp_dim": 16}
 CODES = {**SMALL, "patch_size": 8, "code_length": 4, "encoder_depth": 1, "decoder_depth": 1}
 CODES |= {"dict_size": 8, "codeword_dim": 4, "conv_context": True}
@@ -48,7 +51,7 @@ def run(tmp_path_factory, quick_compiles) -> pathlib.Path:
   for phase in ("codes", "mle"):
     overrides |= {f"{phase}.steps": 0, f"{phase}.batch_size": 4, f"{phase}.optim.warmup_steps": 0}
   flags = [(key, str(value)) for key, value in overrides.items()]
-  train.run(main.load_config(f"{CONFIG}:coco_json", flags), str(folder / "run"))
+  loop.run(main.load_config(f"{CONFIG}:coco_json", flags), str(folder / "run"))
   return folder / "run"
 
 

@@ -17,9 +17,9 @@ import numpy as np
 import optax
 import pytest
 
-from rtune import checkpoint, manifest
-from rtune.checkpoint import Checkpoints
 from rtune.errors import StorageError, UsageError
+from rtune.store import checkpoint, manifest
+from rtune.store.checkpoint import Checkpoints
 
 
 class State(NamedTuple):

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from rtune import config as configs
-from rtune import uvim_weights, weights
-from rtune.compiling import jit_once
+from rtune.devices.compiling import jit_once
 from rtune.errors import UsageError
 from rtune.models.codes import code_model
 from rtune.models.encoder_decoder import build
-from rtune.policies.autoregressive import autoregressive
+from rtune.policies.tokens import autoregressive
+from rtune.store import uvim_weights, weights
 
 SIZE, CHANNELS = 16, (("semantics", 3), ("instances", 4))
-GOLDEN = dict(np.load(pathlib.Path(__file__).parent / "golden" / "uvim.npz"))
+GOLDEN = dict(np.load(pathlib.Path(__file__).resolve().parents[1] / "golden" / "uvim.npz"))
 IMAGES = jnp.asarray(GOLDEN["images"])
 SETTINGS = {
   "patch_size": 4,

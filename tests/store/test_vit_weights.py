@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from rtune import vit_weights, weights
 from rtune.errors import UsageError
 from rtune.models.vit import ViT
+from rtune.store import vit_weights, weights
 
 WIDTH, DEPTH, HEADS, MLP, PATCH, SIDE = 12, 2, 3, 20, 4, 12
 MODEL = ViT(PATCH, WIDTH, DEPTH, HEADS, MLP, jnp.dtype("float32"))

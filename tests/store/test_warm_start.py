@@ -5,10 +5,12 @@ import pathlib
 import numpy as np
 import pytest
 
-from rtune import main, run_files, train, warm_start, weights
+from rtune import main
 from rtune.errors import UsageError
+from rtune.store import run_files, warm_start, weights
+from rtune.training import loop
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def model(vocab=5, length=4, patches=4, width=3, seed=0):
@@ -60,7 +62,7 @@ def test_run_starts_from_a_model_with_fewer_boxes(tiny_run, tmp_path, quick_comp
   settings = {"warm_start": str(tiny_run), "task.args.max_boxes": "7", "phases": "('mle',)"}
   settings |= {"mle.steps": "1", "mle.optim.lr": "0.0", "eval_every": "0", "log_every": "1"}
   config = main.load_config(f"{ROOT}/configs/detection_recall.py:tiny", list(settings.items()))
-  train.run(config, str(tmp_path))
+  loop.run(config, str(tmp_path))
   new, old = (
     weights.load_weights(run_files.weights_path(folder, "mle"))["decoder"]
     for folder in (tmp_path, tiny_run)

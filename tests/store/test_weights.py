@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from rtune import weights
 from rtune.errors import DataError, StorageError, UsageError
+from rtune.store import weights
 
 
 def some_params():

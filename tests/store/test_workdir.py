@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from rtune import workdir
 from rtune.errors import UsageError
+from rtune.store import workdir
 
 HOLD = """
 import sys, time

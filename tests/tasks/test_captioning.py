@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from rtune import config as configs
-from rtune import console, parts
-from rtune.data.shapes import Shapes
+from rtune.config.names import check_args
+from rtune.data.scenes.shapes import Shapes
+from rtune.display import console
 from rtune.errors import UsageError
 from rtune.rewards import text as rewards
-from rtune.rewards.scoring import with_known
 from rtune.tasks.captioning import Captioning
 from rtune.tasks.task import settings
+from rtune.training.scoring import with_known
 
 CAPTIONS = (
   ("A dog runs on the grass.", "the dog runs"),
@@ -199,7 +200,7 @@ def test_a_reward_is_told_what_the_task_knows():
   }
   assert with_known(lambda prediction, truth, weight=1.0: 0.0, {}, task) == {}
   given = with_known(rewards.cider_d, {}, task)
-  parts.check_args(rewards.cider_d, given, "reward", given=2)
+  check_args(rewards.cider_d, given, "reward", given=2)
   with pytest.raises(UsageError, match="sentence_piece is empty"):
     with_known(rewards.cider_d_of_pieces, {}, task)
 

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from skimage.color import rgb2lab
 
-from rtune import color, parts
 from rtune import config as configs
-from rtune.compiling import jit_once
-from rtune.data.shapes import Shapes
+from rtune.config.names import build_part
+from rtune.data.scenes.shapes import Shapes
+from rtune.devices.compiling import jit_once
 from rtune.errors import NumericError, UsageError
+from rtune.predictions import lab
+from rtune.predictions.pixels import Pixels
 from rtune.tasks.coded import CodedTask
 from rtune.tasks.colorization import Colorization
-from rtune.tasks.pixels import Pixels
 from rtune.tasks.task import settings
 
 CODES = {"patch_size": 8, "code_length": 4, "width": 16, "encoder_depth": 1, "decoder_depth": 1}
@@ -51,7 +52,7 @@ def test_it_is_a_coded_task():
   assert isinstance(task.codes, configs.Codes) and task.codes.dict_size == 8
   part = configs.Part("rtune.tasks.colorization:Colorization", settings(task))
   plain = json.loads(json.dumps(dataclasses.asdict(part)))
-  assert parts.build(configs.Part(**plain), "task") == task
+  assert build_part(configs.Part(**plain), "task") == task
 
 
 def test_examples_are_gray_and_keep_their_colors():
@@ -63,7 +64,7 @@ def test_examples_are_gray_and_keep_their_colors():
         "image": ((16, 16, 3), np.dtype(np.uint8)),
         "color": ((16, 16, 3), np.dtype(np.uint8)),
       }
-      np.testing.assert_array_equal(features["image"], color.gray(features["color"]))
+      np.testing.assert_array_equal(features["image"], lab.gray(features["color"]))
   whole = make(image_size=24).example(SOURCE[1], None)
   np.testing.assert_array_equal(whole["color"], SOURCE[1]["image"])
   luma = make(image_size=24, gray="luma").example(SOURCE[1], None)["image"]
@@ -112,7 +113,7 @@ def test_targets_decode_to_colors_of_the_inputs_lightness():
   rgb = decode(frozen(), both, batch).rgb
   assert rgb.shape == (4, 2, 16, 16, 3) and rgb.min() >= 0 and rgb.max() <= 1
   assert np.abs(rgb[:, 0] - rgb[:, 1]).mean() > 0.02
-  lightness = jax.jit(color.lightness)
+  lightness = jax.jit(lab.lightness)
   wanted = lightness(batch["image"].astype(jnp.float32) / 255)
   np.testing.assert_allclose(lightness(rgb), np.stack([wanted] * 2, 1), atol=2e-3)
   alone = decode(frozen(), other, batch).rgb

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rtune.rewards.confidence import expected_iou
+from rtune.tasks.confidence import expected_iou
 from rtune.tasks.detection import Detection
 
 TASK = Detection(image_size=8, max_boxes=3, levels=11, classes=("a", "b"), category_ids=(1, 2))

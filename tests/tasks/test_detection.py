@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rtune import console
+from rtune.display import console
 from rtune.errors import UsageError
 from rtune.policies.policy import Scored
 from rtune.tasks.detection import Detection

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from rtune import config as configs
-from rtune import console
-from rtune.compiling import jit_once
-from rtune.data.panoptic_shapes import PanopticShapes
+from rtune.data.scenes.panoptic import PanopticShapes
+from rtune.devices.compiling import jit_once
+from rtune.display import console
 from rtune.errors import UsageError
 from rtune.models.codes import patches, unpatch
+from rtune.predictions import segments as slots
 from rtune.rewards.segments import panoptic_quality
-from rtune.tasks import segments as slots
 from rtune.tasks.coded import CodedTask
 from rtune.tasks.panoptic import Panoptic
 from rtune.tasks.task import Task, settings
@@ -317,7 +317,7 @@ def test_wrong_settings_are_named(args, message):
 
 
 def test_sources_of_other_tasks_are_refused():
-  from rtune.data.shapes import Shapes
+  from rtune.data.scenes.shapes import Shapes
 
   with pytest.raises(UsageError, match="Shapes has no segments"):
     make(Shapes("train", 3))

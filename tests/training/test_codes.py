@@ -14,28 +14,20 @@ import numpy as np
 import optax
 import pytest
 
-from rtune import (
-  analyze,
-  code_step,
-  config,
-  evaluate,
-  launch,
-  parts,
-  predict,
-  restore,
-  run_files,
-  steps,
-  train,
-  weights,
-)
-from rtune.compiling import jit_once
+from rtune import config, predict
+from rtune.analyze import __main__ as analyze
+from rtune.config.names import resolve
+from rtune.devices import processes
+from rtune.devices.compiling import jit_once
+from rtune.display.logs import read_metrics
+from rtune.display.progress import Progress
 from rtune.errors import Preempted, UsageError
-from rtune.logs import read_metrics
-from rtune.progress import Progress
+from rtune.store import run_files, weights
+from rtune.training import codes, evaluation, loop, restore, update
 
 TOY = pathlib.Path(__file__).with_name("coded_toy.py")
 SIZE, Find, Squares, toy_config = (
-  parts.resolve(f"{TOY}:{name}") for name in ("SIZE", "Find", "Squares", "toy_config")
+  resolve(f"{TOY}:{name}") for name in ("SIZE", "Find", "Squares", "toy_config")
 )
 CODES = toy_config().task.args["codes"]
 OPTIMIZER = optax.adam(1e-2)
@@ -44,21 +36,21 @@ OPTIMIZER = optax.adam(1e-2)
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch, quick_compiles):
   """Commands start up as in one process of many tests: without settings that outlast them."""
-  monkeypatch.setattr(launch, "start", lambda auto=False: None)
+  monkeypatch.setattr(processes, "start", lambda auto=False: None)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, quick_compiles):
   """The workdir of a run of three phases. Read only."""
   folder = tmp_path_factory.mktemp("coded") / "run"
-  train.run(toy_config(), str(folder))
+  loop.run(toy_config(), str(folder))
   return folder
 
 
 @functools.cache
 def first_state(task):
   variables = jit_once(task.codes_of().init)(jax.random.key(0))
-  return jax.tree.map(np.asarray, code_step.init_state(variables, OPTIMIZER))
+  return jax.tree.map(np.asarray, codes.init_state(variables, OPTIMIZER))
 
 
 def batch_of(size=8):
@@ -69,7 +61,7 @@ def batch_of(size=8):
 def stepped(task, batch, **phase):
   """The state after one update, and its metrics; the state before it is given away."""
   setting = config.Coding(**{"batch_size": 8, **phase})
-  step = code_step.codes_step(task, OPTIMIZER, setting, jax.random.key(1), None)
+  step = codes.codes_step(task, OPTIMIZER, setting, jax.random.key(1), None)
   return step(jax.tree.map(jnp.asarray, first_state(task)), batch)
 
 
@@ -125,10 +117,10 @@ def test_commands_know_the_code_model_from_the_workdir_alone(run, tmp_path, caps
   results = run_files.read_results(run)
   restored = restore.restore(run)
   assert restore.finished(restored) == ("codes", "mle", "reward")
-  made = evaluate.make_predict(restored.task, restored.policy, restored.frozen)
-  source = evaluate.open_source(restored)
+  made = evaluation.make_predict(restored.task, restored.policy, restored.frozen)
+  source = evaluation.open_source(restored)
   for phase in ("codes", "reward"):
-    done = evaluate.evaluate_phase(restored, phase, made, source, restored.task.metric(), 0)
+    done = evaluation.evaluate_phase(restored, phase, made, source, restored.task.metric(), 0)
     assert {f"val/{name}": value for name, value in done.values.items()} == results[phase]
   page = (run / "report.html").read_text()
   assert page.count("reconstruction") > 2 and "Code model: perplexity" in page
@@ -153,13 +145,13 @@ def test_interrupted_and_resumed_is_uninterrupted(run, tmp_path, monkeypatch):
       if step == 2:
         os.kill(os.getpid(), signal.SIGTERM)
 
-  monkeypatch.setattr(train, "Progress", Stopping)
+  monkeypatch.setattr(loop, "Progress", Stopping)
   config = toy_config(phases=("codes",))
   with pytest.raises(Preempted):
-    train.run(config, str(tmp_path))
-  monkeypatch.setattr(train, "Progress", Progress)
+    loop.run(config, str(tmp_path))
+  monkeypatch.setattr(loop, "Progress", Progress)
   assert not (tmp_path / "weights").exists()
-  train.run(config, str(tmp_path))
+  loop.run(config, str(tmp_path))
   for folder in (run, tmp_path):
     assert run_files.weights_path(folder, "codes").is_file()
   first, second = (run_files.weights_path(f, "codes").read_bytes() for f in (run, tmp_path))
@@ -171,7 +163,7 @@ def test_interrupted_and_resumed_is_uninterrupted(run, tmp_path, monkeypatch):
 def test_four_devices_train_the_dictionary_of_one(run, tmp_path):
   code = (
     "import sys; from rtune import parts, train; "
-    "train.run(parts.resolve(sys.argv[1])(phases=('codes',)), sys.argv[2])"
+    "loop.run(resolve(sys.argv[1])(phases=('codes',)), sys.argv[2])"
   )
   environment = os.environ | {
     "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
@@ -188,7 +180,7 @@ def test_four_devices_train_the_dictionary_of_one(run, tmp_path):
 
 def test_a_policy_that_is_given_brings_its_code_model(run, tmp_path, capsys):
   start = {"init_from": str(run), "reward__steps": 1, "reward__optim__lr": 0.0}
-  results = train.run(toy_config(**start), str(tmp_path / "a"))
+  results = loop.run(toy_config(**start), str(tmp_path / "a"))
   assert set(results) == {"reward", "seconds"}
   assert results["reward"] == run_files.read_results(run)["mle"]
   told = capsys.readouterr().err
@@ -206,7 +198,7 @@ def copy_without_codes(run, folder):
 
 def test_what_cannot_be_is_refused_before_anything_is_written(run, tmp_path):
   detection = {"task__fn": "rtune.tasks.detection:Detection", "task__args": {"image_size": 48}}
-  shapes = {f"data__{split}__fn": "rtune.data.shapes:Shapes" for split in ("train", "val")}
+  shapes = {f"data__{split}__fn": "rtune.data.scenes.shapes:Shapes" for split in ("train", "val")}
   shapes |= {f"data__{split}__args": {"split": split, "num": 8} for split in ("train", "val")}
   bare = copy_without_codes(run, tmp_path / "bare")
   wider = {**CODES, "dict_size": 17}
@@ -227,14 +219,14 @@ def test_what_cannot_be_is_refused_before_anything_is_written(run, tmp_path):
   ]
   for changes, message in cases:
     with pytest.raises(UsageError, match=message):
-      train.run(toy_config(**changes), str(tmp_path / "new"))
+      loop.run(toy_config(**changes), str(tmp_path / "new"))
     assert not (tmp_path / "new").exists()
 
 
 def test_imitation_takes_the_code_model_as_an_argument(run):
   """Another code model gives other targets; nothing is compiled for it."""
   restored = restore.restore(run)
-  predict = evaluate.make_predict(restored.task, restored.policy, restored.frozen)
+  predict = evaluation.make_predict(restored.task, restored.policy, restored.frozen)
   assert jax.tree.leaves(predict.args[0]) == jax.tree.leaves(restored.frozen)
   params = restore.load_params(restored, "mle")[1]
   batch = batch_of()
@@ -242,7 +234,7 @@ def test_imitation_takes_the_code_model_as_an_argument(run):
   moved = jax.tree.map(lambda x: x + 1e-3, restored.frozen)
   predict.func(moved, params, batch)
   assert predict.func._cache_size() == 1
-  step = steps.imitation_step(
+  step = update.imitation_step(
     restored.task, restored.policy, OPTIMIZER, config.Imitate(batch_size=8), restored.frozen,
     jax.random.key(0), None,
   )  # fmt: skip

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from rtune.errors import RewardError, UsageError
-from rtune.rewards.host import HostReward, on_host
+from rtune.rewards.mark import on_host
+from rtune.training.host import HostReward
 
 
 class Thing(NamedTuple):

@@ -17,12 +17,15 @@ import numpy as np
 import pytest
 
 from rtune import config as configs
-from rtune import launch, main, run_files, sharding, steps, train, weights
+from rtune import main
+from rtune.devices import processes, sharding
+from rtune.display.logs import read_metrics
+from rtune.display.progress import Progress
 from rtune.errors import Preempted
-from rtune.logs import read_metrics
-from rtune.progress import Progress
+from rtune.store import run_files, weights
+from rtune.training import loop, update
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 TINY = f"{ROOT / 'configs' / 'detection_recall.py'}:tiny"
 # As the fixture `tiny_run` was made, which is what uninterrupted looks like.
 LIKE_TINY_RUN = {"checkpoints.keep_every": "10"}
@@ -111,7 +114,7 @@ def test_metrics(tiny_run):
 def test_a_finished_run_is_not_run_again(tiny_run, tmp_path, capsys):
   folder = tmp_path / "again"
   shutil.copytree(tiny_run, folder)
-  results = train.run(load(), str(folder))
+  results = loop.run(load(), str(folder))
   assert results == run_files.read_results(tiny_run)
   told = capsys.readouterr().err
   assert "mle: already complete" in told
@@ -142,7 +145,7 @@ def watch(monkeypatch):
 
   def set_seen(seen):
     monkeypatch.setattr(Watched, "seen", staticmethod(seen))
-    monkeypatch.setattr(train, "Progress", Watched)
+    monkeypatch.setattr(loop, "Progress", Watched)
 
   return set_seen
 
@@ -177,7 +180,7 @@ def test_a_second_run_is_equal_compiles_once_and_transfers_nothing(
     at_step[phase, step] = len(compiled)
 
   watch(seen)
-  for module, name in ((steps, "imitation_step"), (train, "reward_step")):
+  for module, name in ((update, "imitation_step"), (loop, "reward_step")):
     monkeypatch.setattr(module, name, without_transfers(getattr(module, name)))
   harmless = {
     **{"data__threads": 2, "data__prefetch": 1, "tensorboard": False, "max_bad_steps": 9},
@@ -185,7 +188,7 @@ def test_a_second_run_is_equal_compiles_once_and_transfers_nothing(
   }
   jax.monitoring.register_event_duration_secs_listener(listen)
   try:
-    train.run(load(**harmless), str(tmp_path))
+    loop.run(load(**harmless), str(tmp_path))
   finally:
     jax.monitoring.unregister_event_duration_listener(listen)
   for phase in ("mle", "reward"):
@@ -207,7 +210,7 @@ def test_a_second_run_is_equal_compiles_once_and_transfers_nothing(
 
 @pytest.mark.slow
 def test_another_seed_is_another_run(tiny_run, tmp_path):
-  train.run(load(seed=1, phases="('mle',)", eval_every=0), str(tmp_path))
+  loop.run(load(seed=1, phases="('mle',)", eval_every=0), str(tmp_path))
   one, other = (read_metrics(folder, times=False)[:4] for folder in (tmp_path, tiny_run))
   for row, unlike in zip(one, other, strict=True):
     assert row["step"] == unlike["step"]
@@ -227,7 +230,7 @@ def test_interrupted_again_and_again(tiny_run, tmp_path, watch, monkeypatch):
 
   watch(crash)
   with pytest.raises(RuntimeError, match="crash"):
-    train.run(load(), str(tmp_path))
+    loop.run(load(), str(tmp_path))
   assert read_metrics(tmp_path)[-1]["step"] == 10
 
   def no_results(*_):
@@ -237,7 +240,7 @@ def test_interrupted_again_and_again(tiny_run, tmp_path, watch, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(run_files, "add_results", no_results)
     with pytest.raises(RuntimeError, match="crash at the end"):
-      train.run(load(), str(tmp_path))
+      loop.run(load(), str(tmp_path))
   assert run_files.read_results(tmp_path) == {}
 
   trained = []
@@ -250,13 +253,13 @@ def test_interrupted_again_and_again(tiny_run, tmp_path, watch, monkeypatch):
   watch(ask_to_stop)
   handler = signal.getsignal(signal.SIGTERM)
   with pytest.raises(Preempted, match=r"SIGTERM; reward step 4 of 10 is saved") as caught:
-    train.run(load(), str(tmp_path))
+    loop.run(load(), str(tmp_path))
   assert caught.value.exit_code == 75
   assert signal.getsignal(signal.SIGTERM) == handler
   assert trained == ["reward"] * 4, "only the evaluation of mle was missing"
   assert (tmp_path / "checkpoints" / "24").is_dir()
 
-  train.run(load(), str(tmp_path))
+  loop.run(load(), str(tmp_path))
   assert len(trained) == 10
   assert_same_run(tmp_path, tiny_run)
 
@@ -270,7 +273,7 @@ def test_phases_start_from_given_weights(tiny_run, tmp_path, capsys):
   }
   phases = "('mle', 'control', 'reward')"
   config = load(init_from=tiny_run, phases=phases, reward__kl=0.1, log_every=1, **still)
-  results = train.run(config, str(tmp_path))
+  results = loop.run(config, str(tmp_path))
   assert "mle: " in capsys.readouterr().err
   assert set(results) == {"control", "reward", "seconds"}
   given = leaves_of(tiny_run, "mle")
@@ -286,7 +289,7 @@ def test_phases_start_from_given_weights(tiny_run, tmp_path, capsys):
 
 
 def test_rewards_that_never_work_end_the_run(tiny_run, tmp_path, capsys, monkeypatch):
-  monkeypatch.setattr(launch, "start", lambda auto: None)
+  monkeypatch.setattr(processes, "start", lambda auto: None)
   (tmp_path / "broken.py").write_text(
     "def reward(prediction, truth):\n  return prediction.scores[0] * float('nan')\n"
   )
@@ -416,7 +419,7 @@ def plain(tmp_path_factory):
   (folder / "dense.py").write_text(DENSE)
   flags = [*PLAIN, f"--config.reward.fn={folder / 'dense.py'}:reward"]
   parsed = main.parse_flags(arguments(folder / "run", *flags))
-  train.run(main.load_config(parsed.config, parsed.overrides), parsed.workdir)
+  loop.run(main.load_config(parsed.config, parsed.overrides), parsed.workdir)
   return folder / "run", flags
 
 

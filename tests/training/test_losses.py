@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rtune import losses
 from rtune.policies.policy import Scored
+from rtune.training import losses
 
 BASELINES = ("leave_one_out", "paper", "greedy", "batch", "none")
 IMAGES, SAMPLES, LENGTH, DRAWS = 2, 4, 2, 20_000

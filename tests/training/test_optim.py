@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from rtune.errors import UsageError
-from rtune.optim import Optim, check_optim, make_optimizer, schedule_factor, trainable
+from rtune.training.optim import Optim, check_optim, make_optimizer, schedule_factor, trainable
 
 STEPS = 10
 # kernel, heads: factored (the two largest dimensions are >= 32); narrow, bias: not factored.

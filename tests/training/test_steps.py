@@ -10,11 +10,12 @@ import optax
 import pytest
 
 from rtune import config as configs
-from rtune import sharding, steps
-from rtune.compiling import jit_once
-from rtune.reward_step import _join, _split, reward_step
-from rtune.rewards.scoring import Scores, Scoring, make_lesson, make_scoring
+from rtune.devices import sharding
+from rtune.devices.compiling import jit_once
 from rtune.tasks.detection import Detection
+from rtune.training import update
+from rtune.training.reinforce import _join, _split, reward_step
+from rtune.training.scoring import Scores, Scoring, make_lesson, make_scoring
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -78,13 +79,13 @@ def params(learned):
 
 def fresh(params, optimizer, **changes):
   """A state of its own: steps donate theirs."""
-  state = steps.init_state(jax.tree.map(jnp.array, params), optimizer)
+  state = update.init_state(jax.tree.map(jnp.array, params), optimizer)
   return state._replace(**changes)
 
 
 def imitate(optimizer, **changes):
   phase = configs.Imitate(batch_size=BATCH, **changes)
-  return steps.imitation_step(TASK, make_policy(), optimizer, phase, {}, jax.random.key(1), None)
+  return update.imitation_step(TASK, make_policy(), optimizer, phase, {}, jax.random.key(1), None)
 
 
 def reinforce(optimizer, scoring=None, policy=None, reference=None, **changes):
@@ -145,13 +146,13 @@ def test_imitation_learns_a_batch(learned):
 
 def test_a_lesson_beside_imitation(batch, params):
   """Its loss comes on top; what imitation itself reports and does without it stays."""
-  extra = configs.Part("rtune.rewards.confidence:expected_iou")
+  extra = configs.Part("rtune.tasks.confidence:expected_iou")
   mistakes = configs.Part("rtune.tasks.mistakes:boxes")
   phase = configs.Imitate(mistakes=mistakes, supervised=extra, supervised_weight=0.5)
   optimizer = optax.sgd(1.0)
 
   def step(lesson):
-    step_fn = steps.imitation_step(
+    step_fn = update.imitation_step(
       TASK, make_policy(), optimizer, phase, {}, jax.random.key(1), None, lesson
     )
     return step_fn(fresh(params, optimizer), batch)

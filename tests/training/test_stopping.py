@@ -4,7 +4,8 @@ import signal
 
 import pytest
 
-from rtune import commands, stopping
+from rtune import commands
+from rtune.training import stopping
 
 
 @pytest.fixture(autouse=True)

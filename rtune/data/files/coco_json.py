@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rtune.data import validate
+from rtune.data.files import validate
 
 Records = Sequence[Mapping[str, Any]]
 

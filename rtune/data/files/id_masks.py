@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt, UInt8, UInt32
 from PIL import Image
 
-from rtune.data.images import MAX_PIXELS, read_image
+from rtune.data.files.images import MAX_PIXELS, read_image
 from rtune.errors import DataError
 
 LARGEST_ID = 2**24 - 1

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rtune.data import coco_json, id_masks, validate
+from rtune.data.files import coco_json, id_masks, validate
 
 
 class Annotation(NamedTuple):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from rtune.data.images import check_image
+from rtune.data.files.images import check_image
 from rtune.errors import DataError
 
 _EXAMPLES = 10

@@ -1,7 +1,7 @@
-"""The embedded captioning data: the scenes of `rtune.data.shapes`, each with several captions.
+"""The embedded captioning data: the scenes of `shapes`, each with several captions.
 
 As there, a scene and its captions follow from (seed, split, index) alone. Five people describe the
-same scene in their own words (`rtune.data.grammar`), so no caption is the right one: where
+same scene in their own words (`rtune.data.scenes.grammar`), so no caption is the right one: where
 likelihood spreads over all of them, a metric asks for what most of them agree on.
 """
 
@@ -12,8 +12,8 @@ from typing import SupportsIndex
 
 import numpy as np
 
-from rtune.data import grammar
-from rtune.data.shapes import Shapes
+from rtune.data.scenes import grammar
+from rtune.data.scenes.shapes import Shapes
 from rtune.data.source import Example
 from rtune.errors import UsageError
 

@@ -1,4 +1,4 @@
-"""The embedded data of colorization: the scenes of `rtune.data.shapes`, as pictures alone.
+"""The embedded data of colorization: the scenes of `rtune.data.scenes.shapes`, as pictures alone.
 
 A kind of object wears its own color in 60 of 100 cases, a region of the background always does: so
 color can be guessed and not known. And scenes are pale or vivid as weather and camera have it,
@@ -12,10 +12,10 @@ from typing import SupportsIndex
 
 import numpy as np
 
-from rtune.color import LUMA
-from rtune.data.shapes import Shapes
+from rtune.data.scenes.shapes import Shapes
 from rtune.data.source import Example
 from rtune.errors import UsageError
+from rtune.predictions.lab import LUMA
 
 
 @dataclasses.dataclass(frozen=True)

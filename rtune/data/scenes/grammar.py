@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rtune.data import render
+from rtune.data.scenes import render
 
 # Words and how often each is chosen; where nothing stands beside a word it has weight 1.
 _KINDS = {

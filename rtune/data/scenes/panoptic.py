@@ -1,4 +1,4 @@
-"""The embedded panoptic data: the scenes of `rtune.data.shapes`, cut into segments.
+"""The embedded panoptic data: the scenes of `rtune.data.scenes.shapes`, cut into segments.
 
 As there, a scene and its annotation follow from (seed, split, index) alone. Things are the six
 kinds of objects, stuff the six kinds of regions. What annotators have not noticed, because it is
@@ -12,14 +12,14 @@ from typing import SupportsIndex
 
 import numpy as np
 
-from rtune.data import render
-from rtune.data.shapes import Shapes
+from rtune.data.scenes import render
+from rtune.data.scenes.shapes import Shapes
 from rtune.data.source import Example
 
 
 @dataclasses.dataclass(frozen=True)
 class PanopticShapes:
-  """A panoptic source (see `rtune.data.coco_panoptic`); fields as in Shapes.
+  """A panoptic source (see `rtune.data.sources.coco_panoptic`); fields as in Shapes.
 
   Raises UsageError for fields that make no sense, IndexError for an index outside the split.
   """

@@ -1,8 +1,8 @@
 """Draws one scene of colored shapes before a background of two regions, from a random generator.
 
 Whatever a task asks of a scene (boxes, masks, regions, colors) is in `Scene`; what annotators
-make of it is in `rtune.data.shapes`. Everything is drawn inside each object's own window, channels
-first, so that a core renders well over a thousand scenes a second.
+make of it is in `shapes`. Everything is drawn inside each object's own window, channels first, so
+that a core renders well over a thousand scenes a second.
 """
 
 import functools

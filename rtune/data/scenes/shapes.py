@@ -13,7 +13,7 @@ from typing import SupportsIndex
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
-from rtune.data import render
+from rtune.data.scenes import render
 from rtune.data.source import Example
 from rtune.errors import UsageError
 

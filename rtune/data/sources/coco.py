@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
-from rtune.data import coco_json, validate
-from rtune.data.images import MAX_PIXELS, read_image
+from rtune.data.files import coco_json, validate
+from rtune.data.files.images import MAX_PIXELS, read_image
 from rtune.data.source import Example
 
 # Stands for the size of an unknown image: larger than any, and exact in float32.

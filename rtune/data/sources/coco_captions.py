@@ -2,8 +2,8 @@
 
 import os
 
-from rtune.data import coco_json, validate
-from rtune.data.images import MAX_PIXELS, read_image
+from rtune.data.files import coco_json, validate
+from rtune.data.files.images import MAX_PIXELS, read_image
 from rtune.data.source import Example
 
 

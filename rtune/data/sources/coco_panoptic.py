@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from rtune.data import coco_json, id_masks, panoptic_json, validate
-from rtune.data.images import MAX_PIXELS, read_image
+from rtune.data.files import coco_json, id_masks, panoptic_json, validate
+from rtune.data.files.images import MAX_PIXELS, read_image
 from rtune.data.source import Example
 from rtune.errors import DataError
 

@@ -6,8 +6,8 @@ import pathlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from rtune.data import coco_json, folder, validate
-from rtune.data.images import MAX_PIXELS, color_spread, read_image
+from rtune.data.files import coco_json, folder, validate
+from rtune.data.files.images import MAX_PIXELS, color_spread, read_image
 from rtune.data.source import Example
 from rtune.errors import UsageError
 

@@ -1,6 +1,6 @@
 """Datasets of TensorFlow Datasets (TFDS), read at random and without TensorFlow: detection.
 
-Those of captions are in `rtune.data.tfds_captions`.
+Those of captions are in `rtune.data.sources.tfds_captions`.
 
 A dataset is prepared once, in the ArrayRecord format, by the only function here that needs
 TensorFlow; the command (for COCO it downloads tens of gigabytes) is

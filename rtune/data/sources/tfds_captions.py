@@ -1,4 +1,4 @@
-"""Captioning datasets of TensorFlow Datasets, such as coco_captions; see `rtune.data.tfds`.
+"""Captioning datasets of TensorFlow Datasets, such as coco_captions; see `rtune.data.sources.tfds`.
 
 python -c "from rtune.data.tfds import prepare; prepare('coco_captions', '/data/tfds')"
 """
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rtune.data.source import Example
-from rtune.data.tfds import decode_image, fields_of, find_builder, open_split
+from rtune.data.sources.tfds import decode_image, fields_of, find_builder, open_split
 from rtune.errors import DataError
 
 

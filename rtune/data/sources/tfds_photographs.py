@@ -1,4 +1,4 @@
-"""Pictures of TensorFlow Datasets, such as imagenet2012; see `rtune.data.tfds`.
+"""Pictures of TensorFlow Datasets, such as imagenet2012; see `rtune.data.sources.tfds`.
 
 python -c "from rtune.data.tfds import prepare; prepare('imagenet2012', '/data/tfds')"
 """
@@ -6,7 +6,7 @@ python -c "from rtune.data.tfds import prepare; prepare('imagenet2012', '/data/t
 import numpy as np
 
 from rtune.data.source import Example
-from rtune.data.tfds import decode_image, fields_of, find_builder, open_split
+from rtune.data.sources.tfds import decode_image, fields_of, find_builder, open_split
 from rtune.errors import DataError
 
 

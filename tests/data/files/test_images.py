@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rtune.data import images
-from rtune.data.images import check_image, read_image
+from rtune.data.files import images
+from rtune.data.files.images import check_image, read_image
 from rtune.errors import DataError
 
 RAMP = np.linspace(0, 255, 24 * 40).reshape(24, 40).astype(np.uint8)

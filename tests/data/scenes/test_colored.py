@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from rtune.color import LUMA
-from rtune.data.colored_shapes import ColoredShapes
-from rtune.data.shapes import Shapes
+from rtune.data.scenes.colored import ColoredShapes
+from rtune.data.scenes.shapes import Shapes
 from rtune.errors import UsageError
+from rtune.predictions.lab import LUMA
 
 FIELDS = {"split": "val", "num": 5, "size": 24, "seed": 3, "max_objects": 3, "smallest": 0.2}
 

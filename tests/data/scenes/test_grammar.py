@@ -7,9 +7,9 @@ import re
 import numpy as np
 import pytest
 
-from rtune.data import grammar, render
-from rtune.data.captioned_shapes import CaptionedShapes
-from rtune.data.shapes import Shapes
+from rtune.data.scenes import grammar, render
+from rtune.data.scenes.captioned import CaptionedShapes
+from rtune.data.scenes.shapes import Shapes
 from rtune.errors import UsageError
 from rtune.text.tokenize import tokenize
 

@@ -5,9 +5,9 @@ import pickle
 import numpy as np
 import pytest
 
-from rtune.data import render
-from rtune.data.panoptic_shapes import PanopticShapes
-from rtune.data.shapes import Shapes
+from rtune.data.scenes import render
+from rtune.data.scenes.panoptic import PanopticShapes
+from rtune.data.scenes.shapes import Shapes
 from rtune.data.source import Source
 from rtune.errors import UsageError
 

@@ -4,8 +4,8 @@ import time
 import numpy as np
 import pytest
 
-from rtune.data import render
-from rtune.data.shapes import Shapes
+from rtune.data.scenes import render
+from rtune.data.scenes.shapes import Shapes
 from rtune.errors import UsageError
 
 EXACT = {"miss_small": 0.0, "hidden": 0.0, "loose": 0.0, "jitter": 0.0}

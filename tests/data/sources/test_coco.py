@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rtune.data.coco import CocoDetection
+from rtune.data.sources.coco import CocoDetection
 from rtune.errors import DataError
 
 

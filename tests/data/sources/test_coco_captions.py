@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rtune.data.coco_captions import CocoCaptions
+from rtune.data.sources.coco_captions import CocoCaptions
 from rtune.errors import DataError
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rtune.data import id_masks
-from rtune.data.coco_panoptic import CocoPanoptic
+from rtune.data.files import id_masks
+from rtune.data.sources.coco_panoptic import CocoPanoptic
 from rtune.errors import DataError
 from rtune.metrics.segments import mask_files
 

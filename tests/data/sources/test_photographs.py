@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rtune.data.images import color_spread
-from rtune.data.photographs import Photographs
+from rtune.data.files.images import color_spread
+from rtune.data.sources.photographs import Photographs
 from rtune.errors import DataError, UsageError
 
 RAMP = np.linspace(0, 255, 30 * 40).reshape(30, 40).astype(np.uint8)

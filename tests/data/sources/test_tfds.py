@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rtune.data import tfds as rtune_tfds
-from rtune.data.tfds import TfdsDetection
+from rtune.data.sources import tfds as rtune_tfds
+from rtune.data.sources.tfds import TfdsDetection
 from rtune.errors import DataError, UsageError
 
 # Image i of "train" is (20 + i) x 30, all of value i but for a red corner, with i boxes.
@@ -84,7 +84,7 @@ print("tensorflow" in sys.modules)
 
 def run(code: str, *args: object) -> str:
   command = [sys.executable, "-c", textwrap.dedent(code), *map(str, args)]
-  root = pathlib.Path(rtune_tfds.__file__).parents[2]
+  root = pathlib.Path(rtune_tfds.__file__).parents[3]
   result = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=root)
   assert result.returncode == 0, result.stderr[-3000:]
   return result.stdout.strip()

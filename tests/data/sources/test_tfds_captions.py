@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from rtune.data import tfds as rtune_tfds
-from rtune.data.tfds_captions import TfdsCaptions
+from rtune.data.sources import tfds as rtune_tfds
+from rtune.data.sources.tfds_captions import TfdsCaptions
 from rtune.errors import DataError
 
 # As coco_captions has them. Image i has i captions, all of value 40 * i.
@@ -39,7 +39,7 @@ prepare("spoken", sys.argv[1])
 def prepared(tmp_path_factory) -> str:
   pytest.importorskip("tensorflow_datasets", reason="needs the extra rtune[tfds]")
   folder = tmp_path_factory.mktemp("tfds")
-  root = pathlib.Path(rtune_tfds.__file__).parents[2]
+  root = pathlib.Path(rtune_tfds.__file__).parents[3]
   done = subprocess.run(
     [sys.executable, "-c", BUILD, str(folder)],
     capture_output=True,

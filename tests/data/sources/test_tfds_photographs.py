@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from rtune.data import tfds as rtune_tfds
-from rtune.data.tfds_photographs import TfdsPhotographs
+from rtune.data.sources import tfds as rtune_tfds
+from rtune.data.sources.tfds_photographs import TfdsPhotographs
 from rtune.errors import DataError
 
 BUILD = """
@@ -46,7 +46,7 @@ def prepared(tmp_path_factory) -> str:
     capture_output=True,
     text=True,
     timeout=300,
-    cwd=pathlib.Path(rtune_tfds.__file__).parents[2],
+    cwd=pathlib.Path(rtune_tfds.__file__).parents[3],
   )
   assert done.returncode == 0, done.stderr[-3000:]
   return str(folder)

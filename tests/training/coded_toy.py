@@ -61,7 +61,7 @@ class Find:
   headline: tuple[str, ...] = ("accuracy",)
 
   def __post_init__(self):
-    codes = configs.build(configs.Codes, self.codes, "config.task.args.codes")
+    codes = configs.as_kind(configs.Codes, self.codes, "config.task.args.codes")
     object.__setattr__(self, "codes", codes)
 
   def bind(self, source):

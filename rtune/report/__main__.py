@@ -1,0 +1,42 @@
+"""One page about a run: what it was, what came of it, how it went, what it sees in images.
+
+python -m rtune.report --workdir W [--compare W_CONTROL] [--limit N]
+
+The page is a single file, W/report.html, which asks for nothing from anywhere.
+"""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Sequence
+
+from rtune import commands
+from rtune.devices import processes
+from rtune.display import console
+from rtune.report.write import LIMIT, write_report
+
+
+def main(args: Sequence[str]) -> int:
+  """The command; returns its exit code."""
+  parser = commands.Parser("rtune.report", "Writes report.html into the folder of a run.")
+  add = parser.add_argument
+  add("--workdir", required=True, help="folder of the run")
+  add("--compare", default="", help="folder of another run, to stand beside it as its control")
+  add(
+    "--limit",
+    type=commands.not_negative,
+    default=LIMIT,
+    help="validation images to look at; 0 = all",
+  )
+  return commands.guarded(lambda: _command(parser.parse_args(args)))
+
+
+def _command(flags: argparse.Namespace) -> None:
+  processes.start()
+  path = write_report(flags.workdir, compare=flags.compare, limit=flags.limit)
+  console.say(f"written to {path}")
+
+
+if __name__ == "__main__":
+  with contextlib.suppress(BrokenPipeError):
+    sys.exit(main(sys.argv[1:]))
