@@ -19,7 +19,8 @@ from rtune.display import console
 from rtune.errors import UsageError
 from rtune.store import run_files
 from rtune.training import restore
-from rtune.training.evaluation import evaluate_phase, make_predict, open_source
+from rtune.training.evaluation import evaluate_phase, open_source, predictor
+from rtune.training.setup import metrics_of
 
 
 def main(args: Sequence[str]) -> int:
@@ -29,6 +30,7 @@ def main(args: Sequence[str]) -> int:
   add("--workdir", required=True, help="folder of the run")
   add("--phase", default="", help="whose weights; default: the last phase that is finished")
   add("--annotations", default="", help="annotation file; default: the run's validation data")
+  add("--split", default="", help="one of the run's data.splits instead of its validation data")
   add("--images", default="", help="folder of its images; default: as the file says")
   add("--limit", type=commands.positive, default=0, help="only so many images, from the first on")
   add("--batch_size", type=commands.positive, help="images a step; default: as in the run")
@@ -41,25 +43,31 @@ def main(args: Sequence[str]) -> int:
 def _command(flags: argparse.Namespace) -> None:
   if flags.images and not flags.annotations:
     raise UsageError("--images goes with --annotations")
+  if flags.split and flags.annotations:
+    raise UsageError("--split and --annotations both say what to evaluate on; give one.")
   processes.start()
   run = restore.restore(flags.workdir)
   run = restore.with_batch_size(run, flags.batch_size)
-  metric = run.task.metric(flags.fast)
-  source = open_source(run, flags.annotations, flags.images)
-  predict = make_predict(run.task, run.policy, run.frozen, flags.beam)
-  done = evaluate_phase(run, flags.phase, predict, source, metric, flags.limit)
+  metrics = metrics_of(run.config, run.task, flags.fast)
+  source = open_source(run, flags.annotations, flags.images, flags.split)
+  predict = predictor(run, flags.beam)
+  done = evaluate_phase(run, flags.phase, predict, source, metrics, flags.limit)
   if flags.results:
     path = pathlib.Path(flags.results).expanduser()
-    run_files.write_whole(path, json.dumps(metric.results(done.state) if metric.results else []))
-    for one in done.judged if metric.files else ():
-      run_files.save_pictures(path, metric.files(one.record))
+    both = list(zip(metrics, done.states, strict=True))
+    results = next((metric.results(state) for metric, state in both if metric.results), [])
+    run_files.write_whole(path, json.dumps(results))
+    for metric in (metric for metric in metrics if metric.files):
+      for one in done.judged:
+        run_files.save_pictures(path, metric.files(one.record))
   parts = ["evaluation", done.phase]
   parts += [pathlib.Path(flags.annotations).stem] if flags.annotations else []
+  parts += [flags.split] if flags.split else []
   parts += [f"first{flags.limit}"] if flags.limit else []
   parts += [f"beam{flags.beam}"] if flags.beam > 1 else []
   summary = {
     "phase": done.phase,
-    "annotations": flags.annotations or run.config.data.val.fn,
+    "annotations": flags.annotations or flags.split or run.config.data.val.fn,
     "images": len(done.judged),
     "metrics": done.values,
     "classes": done.classes,

@@ -8,7 +8,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from rtune import commands
@@ -75,18 +75,44 @@ def main(args: Sequence[str]) -> int:
     # Only now, when the command makes sense: jax takes seconds to import and claims devices.
     from rtune.devices import processes
     from rtune.display import console
-    from rtune.training import loop
+    from rtune.training.loop import train
+    from rtune.training.setup import prepare
 
     processes.start(auto="distributed" in flags.switches)
     console.stage(f"workdir {flags.workdir}")
-    loop.run(
-      config,
+    setup = prepare(config)
+    results = train(
+      setup,
       flags.workdir,
       force="force" in flags.switches,
       allow_config_change="allow_config_change" in flags.switches,
     )
+    _show(setup, flags.workdir, results)
 
   return commands.guarded(run)
+
+
+def _show(setup, workdir: str, results: Mapping[str, object]) -> None:
+  """The report and the final table, by the first process; neither can fail a run that is done."""
+  import jax
+
+  from rtune.display import console
+  from rtune.report.write import write_report
+  from rtune.tasks.task import view
+  from rtune.training.tables import results_table
+
+  if jax.process_index():
+    return
+  if setup.config.report:
+    console.stage("writing the report")
+    try:
+      console.say(str(write_report(workdir, setup.val)))
+    except Exception as error:
+      console.warn(
+        f"the report could not be written ({type(error).__name__}: {error}); the run is complete. "
+        f"Try again: python -m rtune.report --workdir {workdir}"
+      )
+  console.say(results_table(results, view(setup.task).headline))
 
 
 def _leave(code: int) -> None:

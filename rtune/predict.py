@@ -28,10 +28,12 @@ from rtune.devices import processes
 from rtune.display import console
 from rtune.errors import DataError, StorageError, UsageError
 from rtune.store import run_files
-from rtune.tasks.task import Task
+from rtune.tasks.task import Task, view
 from rtune.training import restore
-from rtune.training.evaluation import judge, make_predict
+from rtune.training.evaluation import judge, judging_of, predictor
+from rtune.training.phases import phase_of
 from rtune.training.restore import Restored
+from rtune.training.setup import metrics_of
 
 _PROBLEM = "problem"
 
@@ -50,7 +52,7 @@ class ImageFiles:
       image, problem = read_image(self._paths[index]), ""
     except DataError as error:
       image, problem = np.zeros((1, 1, 3), np.uint8), str(error)
-    raw = self._task.unlabeled(image, self._ids[index])
+    raw = view(self._task).unlabeled(image, self._ids[index])
     return {**raw, "size": image.shape[:2], _PROBLEM: problem}
 
 
@@ -76,6 +78,7 @@ def find_images(names: Sequence[str], out: pathlib.Path) -> list[pathlib.Path]:
 
 def predict_files(
   run: Restored,
+  phase: str,
   params: Any,
   paths: Sequence[pathlib.Path],
   out: pathlib.Path,
@@ -83,22 +86,23 @@ def predict_files(
   beam: int = 1,
 ) -> list[dict[str, str]]:
   """Writes predictions and pictures of image files; returns what was skipped and why."""
-  task, data = run.task, run.config.data
-  metric, source = task.metric(), ImageFiles(task, paths)
-  predict = make_predict(task, run.policy, run.frozen, beam)
-  state, images, skipped, drawings = metric.init(), [], [], set()
-  for one in judge(params, predict, task, source, data, run.mesh):
+  metrics, source = metrics_of(run.config, run.task), ImageFiles(run.task, paths)
+  judging, draw = judging_of(run, metrics)._replace(scoring=None), view(run.task).draw
+  predict = predictor(run, beam)(phase_of(phase))
+  states, images, skipped, drawings = [metric.init() for metric in metrics], [], [], set()
+  for one in judge(judging, params, predict, source):
     path, truth = paths[one.index], one.truth
     if truth[_PROBLEM]:
       console.warn(f"skipped: {truth[_PROBLEM]}")
       skipped.append({"file_name": str(path), _PROBLEM: truth[_PROBLEM]})
       continue
     record = _above(one.record, threshold)
-    state = metric.update(state, record, truth)
-    if metric.files:
+    both = zip(metrics, states, strict=True)
+    states = [metric.update(state, record, truth) for metric, state in both]
+    for metric in (metric for metric in metrics if metric.files):
       run_files.save_pictures(out / "predictions.json", metric.files(record))
     drawing = _drawing_name(path, truth["image_id"], drawings)
-    _save(task.draw(read_image(path), record), out / drawing)
+    _save(draw(read_image(path), record), out / drawing)
     height, width = truth["size"]
     images.append(
       {
@@ -109,7 +113,8 @@ def predict_files(
         "drawing": drawing,
       }
     )
-  results = metric.results(state) if metric.results else []
+  both = zip(metrics, states, strict=True)
+  results = next((metric.results(state) for metric, state in both if metric.results), [])
   _write_json(out / "predictions.json", results)
   _write_json(out / "images.json", {"images": images, "skipped": skipped})
   return skipped
@@ -166,10 +171,10 @@ def _command(flags: argparse.Namespace) -> None:
   batch_size = flags.batch_size or min(most, -(-len(paths) // devices) * devices)
   run = restore.with_batch_size(run, batch_size)
   phase, params = restore.load_params(run, flags.phase)
-  if phase == "codes":
+  if not phase_of(phase).learns.answers:
     raise UsageError(
-      f"{run.folder}: the phase codes has trained a code model, which predicts nothing by itself; "
-      "give --phase mle or reward, once one is finished."
+      f"{run.folder}: the phase {phase} has trained a code model, which predicts nothing by "
+      "itself; give --phase mle or reward, once one is finished."
     )
   try:
     out.mkdir(parents=True, exist_ok=True)
@@ -177,7 +182,7 @@ def _command(flags: argparse.Namespace) -> None:
     raise UsageError(f"--out {out} cannot be written ({error.strerror})") from error
   console.stage(f"{phase}: predicting on {len(paths)} images")
   try:
-    skipped = predict_files(run, params, paths, out, flags.score_threshold, flags.beam)
+    skipped = predict_files(run, phase, params, paths, out, flags.score_threshold, flags.beam)
   except OSError as error:
     raise StorageError(f"--out {out} cannot be written: {error}.") from error
   console.say(f"written to {out}: {len(paths) - len(skipped)} images")

@@ -33,6 +33,7 @@ from rtune.devices import processes
 from rtune.display import console
 from rtune.errors import UsageError
 from rtune.store import run_files
+from rtune.tasks.task import view
 from rtune.training import restore
 from rtune.training.evaluation import open_source
 from rtune.training.restore import Restored
@@ -78,7 +79,7 @@ def _command(flags: argparse.Namespace) -> None:
 
 def _analyze_progression(run: Restored, rows: Table, out: pathlib.Path) -> None:
   """Writes the evaluations, and where there are enough of them what they say."""
-  metrics = run.task.headline
+  metrics = view(run.task).headline
   _write(out / "reward_against_metric.csv", rows)
   found = progression.correlations(rows, metrics)
   _write(out / "correlation.csv", found)

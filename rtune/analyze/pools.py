@@ -20,6 +20,7 @@ from rtune.data.source import Source
 from rtune.devices import sharding
 from rtune.display.progress import Progress
 from rtune.training import restore
+from rtune.training.phases import phase_of
 from rtune.training.restore import Restored
 from rtune.training.scoring import make_scoring
 
@@ -68,7 +69,7 @@ def draw_pools(
     chunk: samples of an image that are drawn at once; memory grows with it, not with the whole.
   """
   num_images, chunk = min(num_images, len(source)), min(chunk, num_samples)
-  phases = [phase for phase in restore.finished(run) if phase != "codes"]  # it draws nothing
+  phases = [name for name in restore.finished(run) if phase_of(name).learns.answers]
   sampler, starts = _make_sampler(run, chunk), range(0, num_samples, chunk)
   pools, drawn = [], 0
   with Progress(len(phases) * num_images * num_samples, "draw", "sample") as progress:
@@ -84,7 +85,7 @@ def draw_pools(
           progress.update(drawn)
         # The last chunk is drawn whole, so that one shape is compiled, and cut here.
         both = (np.concatenate(x, axis=1)[:, :num_samples] for x in zip(*chunks, strict=True))
-        greedy_B = sampler.reward(sampler.mode(params, inputs["image"]), inputs)[:, 0]
+        greedy_B = sampler.reward(sampler.mode(params, inputs), inputs)[:, 0]
         rows.append([indices, *(x[: len(indices)] for x in (*both, greedy_B))])
       pools.append(Pool(phase, *(np.concatenate(x) for x in zip(*rows, strict=True))))
   return pools
@@ -94,28 +95,26 @@ def _draw_chunk(
   sampler: _Sampler, params: Any, inputs: dict[str, Any], key: Array
 ) -> tuple[np.ndarray, np.ndarray]:
   """Rewards and log-probabilities [B, S] of fresh answers."""
-  actions, log_prob = sampler.draw(params, inputs["image"], key)
+  actions, log_prob = sampler.draw(params, inputs, key)
   return sampler.reward(actions, inputs), sharding.local_rows(log_prob)
 
 
 def _make_sampler(run: Restored, chunk: int) -> _Sampler:
-  policy = run.policy
-  scoring = make_scoring(run.config.reward, run.task, run.frozen, run.mesh)
-
+  policy, task = run.policy, run.task
+  scoring = make_scoring(run.config.reward, task, run.mesh)
   decoding = functools.partial(jax.jit, compiler_options=policy.compiler_options)
 
   @decoding
-  def draw(params, images, key):
-    sampled = policy.sample(params, images, key, chunk)
-    log_prob = sampled.log_prob
-    return sampled.actions, jnp.sum(log_prob, axis=tuple(range(2, log_prob.ndim)))
+  def draw(params, batch, key):
+    sampled = policy.sample(params, task.inputs(batch), key, chunk)
+    return sampled.actions, jnp.sum(sampled.log_prob, axis=-1)
 
   @decoding
-  def mode(params, images):
-    return policy.mode(params, images)[:, None]
+  def mode(params, batch):
+    return jax.tree.map(lambda x: x[:, None], policy.best(params, task.inputs(batch)))
 
   def reward(actions, inputs):
-    scores = scoring.score(actions, inputs)
+    scores = scoring.score(run.frozen, actions, inputs)
     reward, valid = sharding.local_rows(scores.reward), sharding.local_rows(scores.valid)
     return np.where(valid, reward, np.nan)
 

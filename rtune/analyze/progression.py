@@ -13,11 +13,13 @@ from rtune.analyze.estimators import pearson, spearman
 from rtune.config import Config
 from rtune.data.source import Source
 from rtune.display import console, logs
-from rtune.store import run_files
+from rtune.tasks.task import view
 from rtune.training import restore
-from rtune.training.evaluation import evaluate, make_predict
+from rtune.training.evaluation import evaluate, judging_of
+from rtune.training.phases import phase_of, planned
+from rtune.training.predicting import best_answers
 from rtune.training.restore import Restored
-from rtune.training.scoring import make_scoring
+from rtune.training.setup import metrics_of
 
 Row = dict[str, Any]
 ENOUGH = 3  # two points always lie on a line
@@ -29,7 +31,7 @@ def evaluations(run: Restored, source: Source) -> list[Row]:
   if len(rows) >= ENOUGH:
     return list(rows.values())
   kept = past.kept_steps(run.folder)
-  kept = {step: phase for step, phase in kept.items() if step not in rows and phase != "codes"}
+  kept = {step: phase for step, phase in kept.items() if step not in rows and _answers(phase)}
   if len(rows) + len(kept) >= ENOUGH:
     console.stage(f"{len(rows)} evaluations in the log; evaluating {len(kept)} kept checkpoints")
     rows |= {row["step"]: row for row in _recomputed(run, source, kept)}
@@ -47,41 +49,36 @@ def _logged(run: Restored) -> list[Row]:
   phases = [phase_at(run.config, line["step"]) for line in lines]
   both = zip(phases, lines, strict=True)
   # What a code model keeps of the truth says nothing of a policy.
-  return [_row(run, line["step"], phase, line) for phase, line in both if phase != "codes"]
+  return [_row(run, line["step"], phase, line) for phase, line in both if _answers(phase)]
 
 
 def _row(run: Restored, step: int, phase: str, values: Row) -> Row:
   """NaN for a number that an older rtune did not report yet."""
-  names = ("reward", *run.task.headline)
+  names = ("reward", *view(run.task).headline)
   return {"step": step, "phase": phase} | {n: values.get(f"val/{n}", math.nan) for n in names}
 
 
 def _recomputed(run: Restored, source: Source, kept: dict[int, str]) -> list[Row]:
   config = run.config
   _, template = restore.load_params(run)
-  predict = make_predict(run.task, run.policy, run.frozen)
-  scoring = make_scoring(config.reward, run.task, run.frozen, run.mesh)
+  predict = best_answers(run.task, run.policy)
+  judging = judging_of(run, metrics_of(config, run.task))
   rows = []
   for number, (step, phase) in enumerate(kept.items(), 1):
     console.stage(f"checkpoint {number} of {len(kept)}: {phase}, step {step}")
     params = past.read_params(run.folder, step, template)
-    values = evaluate(
-      params, predict, run.task, source, config.data, run.mesh, scoring, config.eval_examples
-    )
+    values = evaluate(judging, params, predict, source, config.eval_examples)
     rows.append(_row(run, step, phase, {f"val/{key}": value for key, value in values.items()}))
   return rows
 
 
 def phase_at(config: Config, step: int) -> str:
   """The phase of a step of the log; steps count on from phase to phase."""
-  end = 0
-  for name in config.phases:
-    if run_files.stand_in(config, name):
-      continue
-    end += getattr(config, name).steps
-    if step <= end:
-      return name
-  return config.phases[-1]
+  return next((name for name, _, last in planned(config) if step <= last), config.phases[-1])
+
+
+def _answers(phase: str) -> bool:
+  return phase_of(phase).learns.answers
 
 
 def correlations(rows: list[Row], metrics: tuple[str, ...]) -> list[Row]:

@@ -12,20 +12,21 @@ from typing import Any, NamedTuple
 
 import jax
 
-from rtune import config as configs
 from rtune.benchmark.decode import sampling_floor
 from rtune.benchmark.row import Row
 from rtune.data import loader
 from rtune.devices import sharding
 from rtune.display.logs import Clock
+from rtune.errors import UsageError
 from rtune.models import encoder_decoder
 from rtune.plan import counts
-from rtune.training import code_weights, update
-from rtune.training.evaluation import evaluate, make_predict
-from rtune.training.optim import make_optimizer
-from rtune.training.reinforce import reward_step
-from rtune.training.scoring import make_lesson, make_scoring
-from rtune.training.setup import Setup
+from rtune.policies.space import Tokens
+from rtune.training import code_weights
+from rtune.training.evaluation import Judging, evaluate, scoring_of
+from rtune.training.phases import assemble, phase_of
+from rtune.training.predicting import best_answers
+from rtune.training.setup import Setup, example_inputs, metrics_of
+from rtune.training.update import State, Step
 
 
 class Loop(NamedTuple):
@@ -49,13 +50,14 @@ class Loop(NamedTuple):
 def make_loop(setup: Setup) -> Loop:
   """Parameters for a config's model; nothing is read but one example."""
   setup = setup._replace(frozen=code_weights.random(setup.task, setup.mesh))
-  image = setup.task.example(setup.val[0], None)["image"]
-  images = jax.numpy.broadcast_to(image, (setup.mesh.size, *image.shape))
-  params = jax.jit(setup.policy.init)(jax.random.key(0), images)
-  actions = jax.eval_shape(setup.policy.mode, params, images)
-  vocab_size, length = len(params["decoder"]["LogitsDense"]["bias"]), actions.shape[1]
-  model = encoder_decoder.build(setup.config.model, vocab_size, length)
-  return Loop(setup, params, model, image.shape[0], length)
+  inputs = example_inputs(setup.task, setup.val[0])
+  inputs = jax.tree.map(lambda x: jax.numpy.repeat(x, setup.mesh.size, axis=0), inputs)
+  params = jax.jit(setup.policy.init)(jax.random.key(0), inputs)
+  space = setup.task.space()
+  if not isinstance(space, Tokens):
+    raise UsageError("floors are known of token policies only; choose a config that has one.")
+  model = encoder_decoder.build(setup.config.model, space.vocab_size, space.length)
+  return Loop(setup, params, model, inputs.shape[1], space.length)
 
 
 def sizes_of(loop: Loop, batch: int, samples: int) -> counts.Sizes:
@@ -94,19 +96,19 @@ def eval_rows(loop: Loop, machine: counts.Machine, repeats: int) -> list[Row]:
   """Evaluation of a few batches with its metric, and the greedy decoding inside it."""
   setup = loop.setup
   size = min(setup.config.data.eval_batch_size, len(setup.val))
-  predict = make_predict(setup.task, setup.policy, setup.frozen)
-  reward = setup.config.reward
-  scoring = make_scoring(reward, setup.task, setup.frozen, setup.mesh) if reward.fn else None
+  predict = best_answers(setup.task, setup.policy)
+  scoring = scoring_of(setup.config, setup.task, setup.mesh)
+  metrics = metrics_of(setup.config, setup.task)
+  judging = Judging(setup.task, setup.frozen, setup.config.data, setup.mesh, metrics, scoring)
   number = min(2 * size, len(setup.val))
   whole, decoding = [], []
   batch = next(_eval_batches(setup))
   for _ in range(repeats + 1):
     start = time.perf_counter()
-    given = (loop.params, predict, setup.task, setup.val, setup.config.data, setup.mesh)
-    evaluate(*given, scoring, number)
+    evaluate(judging, loop.params, predict, setup.val, number)
     whole.append(time.perf_counter() - start)
     start = time.perf_counter()
-    jax.block_until_ready(predict(loop.params, batch))
+    jax.block_until_ready(predict(setup.frozen, loop.params, batch))
     decoding.append(time.perf_counter() - start)
   sizes = sizes_of(loop, setup.config.data.eval_batch_size, 1)
   once = sampling_floor(sizes, machine)
@@ -157,7 +159,7 @@ def step_rows(loop: Loop, machine: counts.Machine, repeats: int) -> list[Row]:
 
 
 def _run(
-  loop: Loop, made: tuple[update.State, update.Step], batches: Iterator[Any], repeats: int
+  loop: Loop, made: tuple[State, Step], batches: Iterator[Any], repeats: int
 ) -> tuple[list[float], list[float]]:
   """Seconds of each step and of the wait for its batch, as the loop of training has them."""
   state, step = made
@@ -173,46 +175,29 @@ def _run(
   return seconds[2:], waits[2:]
 
 
-def imitation(loop: Loop) -> tuple[update.State, update.Step]:
+def imitation(loop: Loop) -> tuple[State, Step]:
   """The state and the step of the phase mle."""
-  setup, phase = loop.setup, loop.setup.config.mle
-  state, optimizer, shardings = _state(loop, phase)
-  key = jax.random.key(0)
-  lesson = make_lesson(phase, setup.task)
-  return state, update.imitation_step(
-    setup.task, setup.policy, optimizer, phase, setup.frozen, key, shardings, lesson
-  )
+  return _made(loop, "mle", Clock())
 
 
-def tuning(loop: Loop, clock: Clock) -> tuple[update.State, update.Step]:
+def tuning(loop: Loop, clock: Clock) -> tuple[State, Step]:
   """The state and the step of the phase reward."""
-  setup, phase = loop.setup, loop.setup.config.reward
-  state, optimizer, shardings = _state(loop, phase)
-  scoring = make_scoring(phase, setup.task, setup.frozen, setup.mesh)
-  reference = loop.params if phase.kl else None
-  key = jax.random.key(0)
-  return state, reward_step(
+  return _made(loop, "reward", clock)
+
+
+def _made(loop: Loop, phase: str, clock: Clock) -> tuple[State, Step]:
+  setup = loop.setup
+  made = assemble(
+    phase_of(phase),
+    setup.config,
     setup.task,
     setup.policy,
-    optimizer,
-    phase,
     setup.frozen,
-    key,
-    scoring,
-    reference,
+    setup.mesh,
+    loop.params,
     clock,
-    shardings,
   )
-
-
-def _state(loop: Loop, phase: configs.Imitate | configs.Reward):
-  setup = loop.setup
-  optimizer, _ = make_optimizer(phase.optim, phase.steps, loop.params, "optim")
-  strategy = "fsdp" if setup.config.shard_parameters else "replicate"
-  shapes = jax.eval_shape(lambda p: update.init_state(p, optimizer), loop.params)
-  shardings = sharding.param_shardings(setup.mesh, shapes, strategy)
-  init = jax.jit(lambda p: update.init_state(p, optimizer), out_shardings=shardings)
-  return init(loop.params), optimizer, shardings
+  return made.init(loop.params), made.programs.step
 
 
 @contextlib.contextmanager

@@ -6,27 +6,25 @@ What config files need is here: `from rtune import config as configs; configs.de
 from rtune.config.build import as_kind
 from rtune.config.knobs import (
   Checkpoints,
-  Codes,
   Coding,
   Config,
   Data,
-  Decoder,
-  Encoder,
   Imitate,
-  Model,
   Optim,
   Part,
   Reward,
+  Weighted,
   default,
   from_json,
   parse,
   to_json,
   unknown_variant,
 )
+from rtune.models.sizes import CodeSizes, Decoder, Encoder, Model
 
 __all__ = [
   "Checkpoints",
-  "Codes",
+  "CodeSizes",
   "Coding",
   "Config",
   "Data",
@@ -37,6 +35,7 @@ __all__ = [
   "Optim",
   "Part",
   "Reward",
+  "Weighted",
   "as_kind",
   "default",
   "from_json",

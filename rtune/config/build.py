@@ -24,7 +24,12 @@ def as_kind(kind: Any, value: Any, path: str) -> Any:
     if len(inner) == len(value):
       pairs = enumerate(zip(inner, value, strict=True))
       return tuple(as_kind(item, part, f"{path}[{i}]") for i, (item, part) in pairs)
-  elif isinstance(value, Mapping) if origin is not None else type(value) is kind:
+  elif origin is Mapping and isinstance(value, Mapping):
+    inner = typing.get_args(kind)[1]
+    return (
+      {k: as_kind(inner, v, f"{path}.{k}") for k, v in value.items()} if inner is not Any else value
+    )
+  elif origin is None and type(value) is kind:
     return value
   elif kind is float and type(value) is int:
     return float(value)

@@ -16,6 +16,7 @@ import ml_collections
 from rtune.config import checks
 from rtune.config.build import as_kind
 from rtune.errors import UsageError
+from rtune.models.sizes import Model
 
 
 @dataclass(frozen=True)
@@ -27,73 +28,12 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Encoder:
-  """The image encoder, a ViT."""
+class Weighted:
+  """One of several rewards or extra losses."""
 
-  variant: str = ""  # "Ti", "S", "B", "L" or "H"; overrides the four sizes below
-  patch_size: int = 16  # pixels; the image size must be a multiple of it
-  width: int = 768  # token width
-  depth: int = 12  # layers
-  num_heads: int = 12  # attention heads
-  mlp_dim: int = 3072  # hidden width of the MLPs
-  conv_stem: bool = False  # stride-2 convolutions instead of one patch projection
-  dropout: float = 0.0  # while imitating only
-  drop_path: float = 0.0  # stochastic depth of the last layer, while imitating only
-
-
-@dataclass(frozen=True)
-class Decoder:
-  """The autoregressive decoder."""
-
-  width: int = 512  # token width
-  depth: int = 6  # layers
-  num_heads: int = 8  # attention heads
-  mlp_dim: int = 2048  # hidden width of the MLPs
-  dropout: float = 0.0  # while imitating only
-  drop_path: float = 0.0  # stochastic depth of the last layer, while imitating only
-
-
-@dataclass(frozen=True)
-class Model:
-  """Sizes and numerics of the network."""
-
-  encoder: Encoder = Encoder()  # of images
-  decoder: Decoder = Decoder()  # of answers
-  dtype: str = "auto"  # of compute: "float32", "bfloat16"; auto: bfloat16 except on CPU
-  remat: bool = False  # recompute activations in the backward pass: less memory, more time
-  scan_layers: bool = False  # training runs layers as a loop: deep models compile far sooner
-  cache_block: int = (
-    64  # the sampler's caches grow by this many tokens; memory traffic for compiles
-  )
-
-
-@dataclass(frozen=True)
-class Codes:
-  """A code model, which turns dense labels into a few codes and back; defaults are UViM's.
-
-  It is the tokenizer of a task, so it is given as `config.task.args.codes`. Raises UsageError where
-  sizes do not fit each other.
-  """
-
-  patch_size: int = 16  # pixels of labels and image; the image size must be a multiple of it
-  code_length: int = 256  # codes of an image
-  width: int = 768  # token width
-  encoder_depth: int = 6  # layers from labels to codes
-  decoder_depth: int = 12  # layers from codes to labels
-  num_heads: int = 12  # attention heads
-  mlp_dim: int = 3072  # hidden width of the MLPs
-  dict_size: int = 4096  # codewords
-  codeword_dim: int = 768  # their width
-  momentum: float = 0.995  # share of the dictionary's counts and sums that a step keeps
-  min_count: float = 0.1  # a codeword that counts for less is replaced by half of the most used one
-  code_dropout: str = "random"  # in training: a random share of the codes is left out; or "none"
-  resize: bool = True  # patches to codes by bilinear resizing instead of a learned matrix
-  conv_context: bool = False  # the image enters through stride-2 convolutions, not one projection
-  dtype: str = "auto"  # of compute: "float32", "bfloat16"; auto: bfloat16 except on CPU
-  remat: bool = False  # recompute activations in the backward pass: less memory, more time
-
-  def __post_init__(self):
-    checks.check_codes(self, "config.task.args.codes")
+  fn: str = ""  # "package.module:attribute" or "path/to/file.py:attribute"
+  args: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments, plain values
+  weight: float = 1.0  # what it is multiplied by before all are added
 
 
 @dataclass(frozen=True)
@@ -102,6 +42,7 @@ class Data:
 
   train: Part = Part()  # what is trained on
   val: Part = Part()  # what is evaluated on, every example once
+  splits: Mapping[str, Part] = field(default_factory=dict)  # more to evaluate on, by name
   threads: int = 8  # threads that read and transform
   prefetch: int = 4  # batches prepared ahead by each process
   cache_mb: int = 0  # memory for decoded examples in megabytes, of train and of val, a process
@@ -124,7 +65,7 @@ class Optim:
   clip_norm: float = 1.0  # largest norm of the whole gradient; 0 = no clipping
   b1: float = 0.9  # decay of the first moment; 0 keeps none
   b2: float = 0.999  # decay of the second moment; of adafactor, the most that 1 - t^-0.8 may reach
-  momentum_dtype: str = "bfloat16"  # type of adafactor's first moment: "bfloat16" or "float32"
+  momentum_dtype: str = "bfloat16"  # of the first moment of adafactor and sgd; adam's is float32
   lr_multipliers: tuple[
     tuple[str, float], ...
   ] = ()  # (name pattern, factor), first match; 0 freezes
@@ -150,6 +91,7 @@ class Imitate:
   mistakes: Part = Part()  # makes answers with mistakes (task, batch, key), for the extra loss
   supervised: Part = Part()  # extra loss on them, as reward.supervised
   supervised_weight: float = 0.3  # its weight
+  losses: tuple[Weighted, ...] = ()  # more extra losses on them
   optim: Optim = Optim()  # optimizer
 
 
@@ -159,16 +101,18 @@ class Reward:
 
   fn: str = ""  # the reward: "package.module:function" or "path/to/file.py:function"
   args: Mapping[str, Any] = field(default_factory=dict)  # its keyword arguments
+  fns: tuple[Weighted, ...] = ()  # several rewards instead of `fn`, each logged by its name
   steps: int = 1000  # updates
   batch_size: int = 64  # images a step, over all devices
   num_samples: int = 4  # answers drawn for each image
   accumulate: int = 1  # splits the update of a batch into this many parts
-  baseline: str = "leave_one_out"  # or "paper" (gradient on one sample), "greedy", "batch", "none"
-  normalize: bool = False  # divide advantages by their deviation within the image's group
+  baseline: str = "leave_one_out"  # or "paper", "group_mean", "greedy", "batch", "none", or code
+  normalize: bool = False  # divide advantages by the deviation of the image's rewards
   kl: float = 0.0  # weight of KL to the model that tuning starts from
   entropy: float = 0.0  # weight of the entropy bonus
   supervised: Part = Part()  # extra loss on the policy's own samples, such as expected IoU
   supervised_weight: float = 0.3  # its weight
+  losses: tuple[Weighted, ...] = ()  # more extra losses (rtune/training/losses.py)
   on_error: str = "stop"  # a host reward that raises ends the run; "skip" leaves the sample out
   overlap: int = 1  # parts of a batch: the host scores one while the device samples the next
   timeout_s: float = 0.0  # seconds that one call of a host reward may take; 0 = no limit
@@ -189,8 +133,10 @@ class Config:
   """One run."""
 
   task: Part = Part()  # the task, such as rtune.tasks.detection:Detection
-  model: Model = Model()  # the network
+  policy: Part = Part("rtune.policies.tokens:tokens")  # what draws answers for the task's space
+  model: Model = field(default_factory=Model)  # sizes that a policy may ask for by name
   data: Data = Data()  # training and validation examples
+  metrics: tuple[Part, ...] = ()  # what is reported; (): what the task usually is judged by
   phases: tuple[str, ...] = ("mle", "reward")  # run in this order: codes, mle, control, reward
   codes: Coding = Coding()  # the code model that dense answers are written with
   mle: Imitate = Imitate()  # imitation of the ground truth
@@ -209,10 +155,11 @@ class Config:
   shard_parameters: bool = False  # spread parameters and optimizer over devices
   max_bad_steps: int = 5  # non-finite updates in a row before the run stops
   tensorboard: bool = True  # write TensorBoard events as well
+  report: bool = True  # write report.html at the end
 
 
 def default() -> ml_collections.ConfigDict:
-  """All knobs with their defaults, locked against new names; `args` take any."""
+  """All knobs with their defaults, locked against new names; `args` and `splits` take any."""
   return _to_config_dict(dataclasses.asdict(Config()))
 
 
@@ -225,7 +172,7 @@ def _to_config_dict(tree: Mapping[str, Any]) -> ml_collections.ConfigDict:
 def _unlock_args(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   for key, value in config.items():
     if isinstance(value, ml_collections.ConfigDict):
-      value.unlock() if key == "args" else _unlock_args(value)
+      value.unlock() if key in checks.OPEN else _unlock_args(value)
   return config
 
 

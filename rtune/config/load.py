@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import ml_collections
 
-from rtune.config import build
+from rtune.config import build, checks
 from rtune.config import knobs as configs
 from rtune.config.names import resolve
 from rtune.errors import RtuneError, UsageError
@@ -35,14 +35,16 @@ def load_config(name: str, overrides: Sequence[tuple[str, str]] = ()) -> configs
 
 
 def _override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
-  """Sets one value; only `args` take new names. Types are checked by `configs.parse`."""
+  """Sets one value; only `args` and `splits` take new names. `configs.parse` checks types."""
   *parents, last = key.split(".")
   node = config
   for depth, parent in enumerate(parents):
+    if parents[:depth] == ["data", "splits"] and parent not in node:
+      node[parent] = ml_collections.ConfigDict({"fn": "", "args": {}})
     if not isinstance(node, ml_collections.ConfigDict) or parent not in node:
       raise _unknown(node, ".".join(["config", *parents[: depth + 1]]))
     node = node[parent]
-  new_arg = bool(parents) and parents[-1] == "args"
+  new_arg = bool(parents) and parents[-1] in checks.OPEN
   if not isinstance(node, ml_collections.ConfigDict) or (last not in node and not new_arg):
     raise _unknown(node, f"config.{key}")
   old = node.get(last)

@@ -1,28 +1,61 @@
 """From the names in a config to the code they stand for."""
 
 import difflib
+import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import pathlib
+import re
+import sys
+import traceback
 import types
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from rtune.config import build
 from rtune.config.knobs import Part
-from rtune.errors import UsageError
+from rtune.errors import RtuneError, UsageError
+
+# Config files, command lines and the config.json of old workdirs outlive a module's name.
+_MOVED = {
+  "rtune.data.captioned_shapes": "rtune.data.scenes.captioned",
+  "rtune.data.coco": "rtune.data.sources.coco",
+  "rtune.data.coco_captions": "rtune.data.sources.coco_captions",
+  "rtune.data.coco_counts": "rtune.data.sources.coco_counts",
+  "rtune.data.coco_panoptic": "rtune.data.sources.coco_panoptic",
+  "rtune.data.colored_shapes": "rtune.data.scenes.colored",
+  "rtune.data.panoptic_shapes": "rtune.data.scenes.panoptic",
+  "rtune.data.photographs": "rtune.data.sources.photographs",
+  "rtune.data.shapes": "rtune.data.scenes.shapes",
+  "rtune.data.tfds": "rtune.data.sources.tfds",
+  "rtune.data.tfds_captions": "rtune.data.sources.tfds_captions",
+  "rtune.data.tfds_photographs": "rtune.data.sources.tfds_photographs",
+  "rtune.rewards.confidence": "rtune.tasks.confidence",
+}
+# Name in sys.modules -> what the file held when it was executed, and the module that came of it.
+_FILES: dict[str, tuple[bytes, types.ModuleType]] = {}
 
 
 def resolve(name: str) -> Any:
-  """The object that "package.module:attribute" or "path/to/file.py:attribute" names."""
+  """The object that "package.module:attribute" or "path/to/file.py:attribute" names.
+
+  Raises:
+    UsageError: there is no such code, or it cannot be loaded; where in it, and why.
+  """
   module_name, _, attribute = name.partition(":")
   if not attribute:
     raise UsageError(f"{name!r} does not name code: write 'package.module:attribute'.")
+  module_name = _MOVED.get(module_name, module_name)
+  load = _load_file if module_name.endswith(".py") else importlib.import_module
   try:
-    module = _load_file(module_name) if module_name.endswith(".py") else _import(module_name)
-  except ModuleNotFoundError as error:
-    raise UsageError(f"{name!r}: {error}. Check the name, or install the package.") from error
+    module = load(module_name)
+  except RtuneError:
+    raise
+  except (Exception, SystemExit) as error:
+    raise UsageError(_explain(module_name, error)) from error
   if not hasattr(module, attribute):
     public = [key for key in vars(module) if not key.startswith("_")]
     near = difflib.get_close_matches(attribute, public, n=1)
@@ -31,18 +64,66 @@ def resolve(name: str) -> Any:
   return getattr(module, attribute)
 
 
-def _import(module_name: str) -> types.ModuleType:
-  return importlib.import_module(module_name)
-
-
 def _load_file(path: str) -> types.ModuleType:
-  file = pathlib.Path(path)
-  if not file.is_file():
+  """The module of a file, executed once for what it holds: a reward may load a model."""
+  file = pathlib.Path(os.path.expanduser(path))
+  if not os.path.isfile(file):
     raise UsageError(f"{path}: no such file (looked in {pathlib.Path.cwd()}).")
-  spec = importlib.util.spec_from_file_location(file.stem, file)
+  with open(file, "rb") as opened:
+    source = opened.read()
+  # No import statement can spell the dash, and files of one stem differ behind it. Dots would make
+  # pickle look for a package.
+  real = file.resolve()
+  digest = hashlib.sha256(os.fsencode(real)).hexdigest()
+  name = f"{real.stem.replace('.', '_')}-{digest[:16]}"
+  if name not in _FILES or _FILES[name][0] != source:
+    _FILES.pop(name, None)
+    _FILES[name] = source, _execute(name, file, source)
+  return _FILES[name][1]
+
+
+def _execute(name: str, file: pathlib.Path, source: bytes) -> types.ModuleType:
+  """A new module of `source`; it is in sys.modules, where dataclasses and pickle look for it."""
+  spec = importlib.util.spec_from_file_location(name, file.absolute())
   module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
+  sys.modules[name] = module
+  try:
+    if b"\0" in source:
+      # Python gives no line for it.
+      line = source.count(b"\n", 0, source.index(b"\0")) + 1
+      raise SyntaxError("a NUL byte; save the file as UTF-8", (spec.origin, line, None, None))
+    # Not through the loader's cache of bytecode, which takes two edits in one second for one.
+    exec(spec.loader.source_to_code(source, spec.origin), vars(module))
+  except BaseException:
+    sys.modules.pop(name, None)
+    raise
   return module
+
+
+def _explain(module_name: str, error: BaseException) -> str:
+  """One line for what ended the loading of a module: the file, its own last line, the error."""
+  frames = [(f.f_code, line) for f, line in traceback.walk_tb(error.__traceback__)]
+  # The first body of a module is that of the named one; below it may be libraries that it imports.
+  bodies = [code.co_filename for code, _ in frames if code.co_name == "<module>"]
+  where, line, text = module_name, None, one_line(error)
+  if bodies:
+    where = bodies[0]
+    line = [at for code, at in frames if code.co_filename == where][-1]
+  elif isinstance(error, SyntaxError):
+    where, line = error.filename or module_name, error.lineno
+    text = f"{error.msg} ({type(error).__name__})"
+  if module_name.endswith(".py"):
+    where = module_name  # as the user writes it
+  if isinstance(error, ModuleNotFoundError):
+    text += ". Check the name, or install the package."
+  return f"{where}, line {line}: {text}" if line else f"{where}: {text}"
+
+
+def one_line(error: BaseException) -> str:
+  """The type and text of an error, without line breaks."""
+  # ml_collections lists all the settings beside one that it does not know.
+  text = re.sub(r" Other fields present: .*}\"", ".", str(error), flags=re.DOTALL)
+  return ": ".join(filter(None, [type(error).__name__, " ".join(text.split())]))
 
 
 def build_part(part: Part, path: str) -> Any:
@@ -66,12 +147,28 @@ def check_args(fn: Callable, args: Mapping[str, Any], path: str, given: int = 0)
   takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
   for key, value in args.items():
     if key in named:
-      build.check_plain(named[key].annotation, value, f"config.{path}.args.{key}")
+      kind = _evaluated(named[key].annotation, fn)
+      build.check_plain(kind, value, f"config.{path}.args.{key}")
     elif not takes_any:
       raise build.unknown_key(f"config.{path}.args.{key}", list(named))
   for key, parameter in named.items():
     if parameter.default is parameter.empty and key not in args:
       raise UsageError(f"config.{path}.args.{key} is missing; {fn.__name__} needs it.")
+
+
+def _evaluated(annotation: Any, fn: Callable) -> Any:
+  """An annotation of `fn`; one that is text, as what the text stands for, None if that is unknown.
+
+  Each by itself: beside a number there often is a name that only type checkers import.
+  """
+  if not isinstance(annotation, (str, typing.ForwardRef)):
+    return annotation
+  module = sys.modules.get(getattr(fn, "__module__", None))
+  holder = types.SimpleNamespace(__annotations__={"it": annotation})
+  try:
+    return typing.get_type_hints(holder, vars(module) if module else {})["it"]
+  except Exception:  # text can hold any expression
+    return None
 
 
 def as_tuples(value: Any) -> Any:

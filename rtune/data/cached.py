@@ -1,7 +1,6 @@
 """Examples kept in memory as they were read: a few hundred photographs are decoded only once."""
 
 import threading
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,7 @@ class Cached:
   Kept arrays are read-only, so that no user of an example can change what the next one gets.
 
   Attributes:
-    source: the other source; whatever else is asked for (classes, ...) comes from it.
+    source: the other source. What else it offers (classes, ...) is an attribute here as well.
   """
 
   def __init__(self, source: Source, megabytes: int | float):
@@ -25,9 +24,10 @@ class Cached:
     self._left = int(megabytes * 1e6)
     self._kept: dict[int, Example] = {}
     self._lock = threading.Lock()
-
-  def __getattr__(self, name: str) -> Any:
-    return getattr(self.source, name)
+    # No __getattr__: from Python 3.12 on the Protocols of `data.source` would not see through it.
+    for name in dir(source):
+      if not name.startswith("_") and not hasattr(self, name):
+        setattr(self, name, getattr(source, name))
 
   def __len__(self) -> int:
     return len(self.source)

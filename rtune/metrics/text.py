@@ -35,14 +35,14 @@ class Record(NamedTuple):
   references: list[list[str]]
 
 
-def caption_metric(corpus: Corpus) -> Metric:
+def caption_metric(words: Corpus) -> Metric:
   """CIDEr, BLEU, ROUGE-L, and what shows that a reward is gamed.
 
   The state is a list of Records, one an image. A prediction is {image_id, caption}, a truth is
   {image_id, captions}, all of them strings as written.
 
   `compute` gives CIDEr (which is CIDEr-D, as the COCO scorer has it; 1.0 is what papers print as
-  100) with document frequencies of `corpus`, CIDEr_own with those of the scored references, which
+  100) with document frequencies of `words`, CIDEr_own with those of the scored references, which
   is what papers print; BLEU1 to BLEU4, ROUGE_L; vocabulary (different words used), length (words of
   a caption), repeated (share of its bigrams that it had before), unknown (share of its words).
   `results` is COCO's results format.
@@ -59,7 +59,7 @@ def caption_metric(corpus: Corpus) -> Metric:
     return state
 
   def compute(state: list[Record]) -> dict[str, float]:
-    return _summary(state, corpus)
+    return _summary(state, words)
 
   def results(state: list[Record]) -> list[dict[str, Any]]:
     return [{"image_id": record.image_id, "caption": record.caption} for record in state]

@@ -20,15 +20,14 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import einops
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
-from rtune import config
 from rtune.errors import UsageError
 from rtune.models import dictionary, vit
+from rtune.models.sizes import CodeSizes
 
 Labels = Mapping[str, Float[Array, "b n c p"]]
 
@@ -40,7 +39,7 @@ class Bottleneck(NamedTuple):
   vectors: Float[Array, "b l e"]
 
 
-class Codes(NamedTuple):
+class CodeModel(NamedTuple):
   """A code model: pure functions of variables {"params": ..., "state": of the dictionary}.
 
   Labels are {name: [B, N, C, P]} float, one-hot over C or values; images [B, I, I, 3] uint8.
@@ -64,8 +63,8 @@ class Codes(NamedTuple):
 
 @functools.lru_cache
 def code_model(
-  settings: config.Codes, image_size: int, channels: tuple[tuple[str, int], ...]
-) -> Codes:
+  settings: CodeSizes, image_size: int, channels: tuple[tuple[str, int], ...]
+) -> CodeModel:
   """The code model of a task.
 
   Args:
@@ -125,7 +124,7 @@ def code_model(
       state, found.codes, found.vectors, settings.momentum, settings.min_count, key
     )
 
-  return Codes(init, encode, decode, train, learn)
+  return CodeModel(init, encode, decode, train, learn)
 
 
 def kept(key: Array, batch: int, length: int) -> Float[Array, "b l"]:
@@ -136,23 +135,10 @@ def kept(key: Array, batch: int, length: int) -> Float[Array, "b l"]:
   return (rank_BL < number_B).astype(jnp.float32)
 
 
-def patches(pixels: Float[Array, "*b i i c"], patch_size: int) -> Float[Array, "*b n c p"]:
-  """Maps cut into square patches, row by row."""
-  return einops.rearrange(
-    pixels, "... (h p) (w q) c -> ... (h w) c (p q)", p=patch_size, q=patch_size
-  )
-
-
-def unpatch(cut: Float[Array, "*b n c p"]) -> Float[Array, "*b i i c"]:
-  """The inverse of `patches`: square maps of square patches."""
-  side, patch_size = math.isqrt(cut.shape[-3]), math.isqrt(cut.shape[-1])
-  return einops.rearrange(cut, "... (h w) c (p q) -> ... (h p) (w q) c", h=side, p=patch_size)
-
-
 class Network(nn.Module):
   """Both halves of a code model, without the dictionary."""
 
-  settings: config.Codes
+  settings: CodeSizes
   side: int  # patches of a row
   channels: tuple[tuple[str, int], ...]
 

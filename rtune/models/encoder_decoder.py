@@ -7,10 +7,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
-from rtune import config
 from rtune.errors import UsageError
 from rtune.models import vit
 from rtune.models.decoder import Decoder
+from rtune.models.sizes import Model
 
 
 class EncoderDecoder(nn.Module):
@@ -43,7 +43,7 @@ class EncoderDecoder(nn.Module):
     return self.decode(self.encode(image_BIIC, deterministic), tokens_BSL, deterministic)
 
 
-def check_image_size(model: config.Model, image_size: int) -> None:
+def check_image_size(model: EncoderDecoder, image_size: int) -> None:
   """Raises UsageError where patches do not fill the image."""
   if image_size % model.encoder.patch_size:
     raise UsageError(
@@ -52,7 +52,7 @@ def check_image_size(model: config.Model, image_size: int) -> None:
     )
 
 
-def build(model: config.Model, vocab_size: int, max_length: int) -> EncoderDecoder:
+def build(model: Model, vocab_size: int, max_length: int) -> EncoderDecoder:
   """The model that a config describes, for a task's vocabulary and longest sequence."""
   dtype = vit.compute_dtype(model.dtype)
   size = model.encoder

@@ -56,14 +56,15 @@ def _plan(config: configs.Config, flags) -> None:
   os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # it compiles, and takes no TPU
   from rtune.display import console
   from rtune.plan import chips, programs, table
+  from rtune.training.phases import phase_of
 
   topology = chips.parse_topology(flags.topology)
   blueprint = programs.make_blueprint(config, flags.classes)
   compiled = topology.chip.compiles and not flags.formula
   mesh = _mesh(topology) if compiled else None
   for phase in config.phases:
-    if phase == "codes":
-      console.stage("codes: left out; counts know of policies only")
+    if not phase_of(phase).learns.answers:
+      console.stage(f"{phase}: left out; counts know of policies only")
       continue
     table.check_batch(config, phase, topology)
     console.stage(f"{phase}: {'compiling for' if compiled else 'counted, for'} {topology.name}")

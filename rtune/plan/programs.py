@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -21,12 +20,12 @@ from rtune.errors import DataError, UsageError
 from rtune.models.encoder_decoder import EncoderDecoder, build
 from rtune.plan.counts import Sizes
 from rtune.policies.policy import Policy
+from rtune.policies.space import Tokens
 from rtune.tasks.coded import CodedTask
-from rtune.tasks.task import Task
-from rtune.training import code_weights, update
-from rtune.training.optim import make_optimizer
-from rtune.training.reinforce import reward_update
-from rtune.training.scoring import Scores, make_lesson, make_scoring
+from rtune.tasks.task import Task, bind, view
+from rtune.training import code_weights
+from rtune.training.phases import assemble, phase_of
+from rtune.training.setup import build_policy, example_inputs
 
 
 class Blueprint(NamedTuple):
@@ -75,21 +74,22 @@ def make_blueprint(config: configs.Config, num_classes: int) -> Blueprint:
   task = _task(config, num_classes)
   if isinstance(task, CodedTask) and task.codes.dtype == "auto":
     task = dataclasses.replace(task, codes=dataclasses.replace(task.codes, dtype=dtype))
-  policy = task.policy(config.model)
-  features = task.example(task.unlabeled(np.zeros((64, 64, 3), np.uint8), 0), None)
-  example = {name: _shape(value) for name, value in features.items()}
-  images = jax.ShapeDtypeStruct((1, *example["image"].shape), example["image"].dtype)
+  space = task.space()
+  if not isinstance(space, Tokens):
+    raise UsageError("the plan counts token policies only; choose a config that has one.")
+  policy = build_policy(config, task)
+  blank = view(task).unlabeled(np.zeros((64, 64, 3), np.uint8), 0)
+  example = {name: _shape(value) for name, value in task.example(blank, None).items()}
+  images = example_inputs(task, blank)
   params = jax.eval_shape(policy.init, jax.random.key(0), images)
-  length = jax.eval_shape(policy.mode, params, images).shape[1]
-  vocab_size = params["decoder"]["LogitsDense"]["bias"].shape[0]
-  model = build(config.model, vocab_size, length)
-  return Blueprint(config, task, policy, params, example, model, example["image"].shape[0], length)
+  model = build(config.model, space.vocab_size, space.length)
+  return Blueprint(config, task, policy, params, example, model, images.shape[1], space.length)
 
 
 def _task(config: configs.Config, num_classes: int) -> Task:
   task = build_part(config.task, "task")
   try:
-    return task.bind(build_part(config.data.train, "data.train"))
+    return bind(task, build_part(config.data.train, "data.train"))
   except (DataError, UsageError, ImportError) as error:
     names = {field.name for field in dataclasses.fields(task)}
     if "classes" not in names:
@@ -103,7 +103,7 @@ def _task(config: configs.Config, num_classes: int) -> Task:
 def sizes_of(blueprint: Blueprint, phase: str, devices: int) -> Sizes:
   """What one device has to do in a step of a phase."""
   setting = getattr(blueprint.config, phase)
-  samples = setting.num_samples if phase == "reward" else 2 if setting.supervised.fn else 1
+  samples = getattr(setting, "num_samples", 2 if setting.mistakes.fn else 1)
   share = setting.batch_size // devices
   return Sizes(blueprint.model, blueprint.image_size, blueprint.length, share, samples)
 
@@ -112,74 +112,37 @@ def compile_phase(blueprint: Blueprint, phase: str, mesh: Mesh) -> Iterator[Prog
   """Compiles the programs of a step, one after the other."""
   setting = getattr(blueprint.config, phase)
   sharding.check_divisible(setting.batch_size, mesh, setting.accumulate, f"{phase}.batch_size")
-  optimizer, _ = make_optimizer(setting.optim, setting.steps, blueprint.params, f"{phase}.optim")
-  shapes = jax.eval_shape(lambda p: update.init_state(p, optimizer), blueprint.params)
-  strategy = "fsdp" if blueprint.config.shard_parameters else "replicate"
-  shardings = sharding.param_shardings(mesh, shapes, strategy)
-  state = jax.tree.map(_placed, shapes, shardings)
+  frozen = _frozen(blueprint.task, mesh)
+  made = assemble(
+    phase_of(phase),
+    blueprint.config,
+    blueprint.task,
+    blueprint.policy,
+    frozen,
+    mesh,
+    _spread(blueprint, mesh),
+  )
+  state = jax.tree.map(_placed, made.shapes, made.shardings)
   across = sharding.batch_sharding(mesh)
   batch = {
     name: jax.ShapeDtypeStruct((setting.batch_size, *x.shape), x.dtype, sharding=across)
     for name, x in blueprint.example.items()
   }
-  if phase == "reward":
-    yield from _compile_reward(blueprint, optimizer, state, batch, shardings, mesh)
-    return
-  task, key = blueprint.task, jax.random.key(0)
-  lesson, frozen = make_lesson(setting, task), _frozen(task, mesh)
-  step = update.imitation_step(
-    task, blueprint.policy, optimizer, setting, frozen, key, shardings, lesson
-  )
-  yield _program("update", step.func.lower(frozen, state, batch).compile())
+  for name, lowered in made.programs.lower(state, batch):
+    yield _program(name, lowered.compile())
 
 
-def _compile_reward(blueprint, optimizer, state, batch, shardings, mesh) -> Iterator[Program]:
-  """Sampling, scoring where it is done on the device, and the update."""
-  task, policy, setting = blueprint.task, blueprint.policy, blueprint.config.reward
-  frozen = _frozen(task, mesh)
-  scoring = make_scoring(setting, task, frozen, mesh)
-  across = sharding.batch_sharding(mesh)
-
-  @jax.jit
-  def sample(params, step, images):
-    key = jax.random.fold_in(jax.random.key(0), step)
-    params = sharding.whole(params, shardings.params)
-    return policy.sample(params, images, key, setting.num_samples)
-
-  given = state.params, state.step, batch["image"]
-  yield _program("sample", sample.lower(*given).compile())
-
-  def spread(tree):
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=across), tree)
-
-  sampled = spread(jax.eval_shape(sample, *given))
-  shape = (setting.batch_size, setting.num_samples)
-  score, *given = scoring.score.func, frozen, sampled.actions, batch
-  if hasattr(score, "lower"):
-    yield _program("score", score.lower(*given).compile())
-    scores = spread(jax.eval_shape(score, *given))
-  else:
-    scores = spread(Scores(jax.ShapeDtypeStruct(shape, jnp.float32), _bool(shape), {}))
-  greedy = jax.ShapeDtypeStruct(shape[:1], jnp.float32, sharding=across)
-  update = jax.jit(
-    reward_update(task, policy, optimizer, setting, scoring, shardings),
-    donate_argnums=1,
-    out_shardings=(shardings, None),
-  )
-  reference = state.params if setting.kl else None
-  greedy = greedy if setting.baseline == "greedy" else None
-  lowered = update.lower(frozen, state, batch, sampled, scores, greedy, reference)
-  yield _program("update", lowered.compile())
+def _spread(blueprint: Blueprint, mesh: Mesh) -> Any:
+  """Shapes of the parameters, where training has them."""
+  strategy = "fsdp" if blueprint.config.shard_parameters else "replicate"
+  shardings = sharding.param_shardings(mesh, blueprint.params, strategy)
+  return jax.tree.map(_placed, blueprint.params, shardings)
 
 
 def _frozen(task: Task, mesh: Mesh) -> Any:
   """Shapes of the task's code model, a copy on every device."""
   where = sharding.replicated(mesh)
   return jax.tree.map(lambda shape: _placed(shape, where), code_weights.shapes(task))
-
-
-def _bool(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-  return jax.ShapeDtypeStruct(shape, jnp.bool_)
 
 
 def _shape(value: Any) -> jax.ShapeDtypeStruct:

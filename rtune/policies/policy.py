@@ -1,56 +1,112 @@
 """What can be sampled and scored: a record of pure functions, as optax does it.
 
+An answer consists of T decisions. The trainer knows of their log-probabilities and a mask, and of
+nothing else: what decisions are is between a policy and its task.
+
 Dimension key:
   B: batch of images
   S: samples for each image
-  L: tokens of a sequence
-  V: vocabulary
+  T: decisions of an answer: tokens; cells or pixels of a map; steps of an agent
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, PyTree
 
-Params = Any
+Params = PyTree
+Inputs = PyTree  # what a task gives of each image, leaves [B, ...]
+Actions = PyTree  # leaves [B, S, ...]; of `best` [B, ...]
 
 
 class Sampled(NamedTuple):
-  """Answers drawn for each image, and how likely each part of them was."""
+  """Answers drawn for each image, and how likely each of their decisions was."""
 
-  actions: Int[Array, "b s l"]
-  log_prob: Float[Array, "b s l"]
+  actions: Actions
+  log_prob: Float[Array, "b s t"]
 
 
 class Scored(NamedTuple):
-  """Given answers under the current parameters; `mask` is 0 after the end of an answer.
+  """Given answers under the current parameters.
 
-  `log_prob` and `entropy` (nats, of each position's distribution) are 0 where the mask is. What a
-  caller does not use of this is never computed under jit.
+  Attributes:
+    log_prob: of each decision; 0 where the mask is 0.
+    mask: 0 where a decision no longer counts (after the end of a sequence, void pixels), else 1.
+    outputs: logits, or mean and scale, or values ...: read by this policy's own functions and by
+      extra losses, never by the trainer. What nobody reads is never computed under jit.
   """
 
-  log_prob: Float[Array, "b s l"]
-  entropy: Float[Array, "b s l"]
-  mask: Float[Array, "b s l"]
-  logits: Float[Array, "b s l v"]
+  log_prob: Float[Array, "b s t"]
+  mask: Float[Array, "b s t"]
+  outputs: PyTree
+
+
+class Init(Protocol):
+  """First parameters."""
+
+  def __call__(self, key: Array, inputs: Inputs) -> Params: ...
+
+
+class Sample(Protocol):
+  """Draws from exactly the distribution that `score` describes: nothing is truncated."""
+
+  def __call__(self, params: Params, inputs: Inputs, key: Array, num_samples: int) -> Sampled: ...
+
+
+class Score(Protocol):
+  """Differentiable. `key` is of dropout; None: there is none, as in `sample`."""
+
+  def __call__(
+    self, params: Params, inputs: Inputs, actions: Actions, key: Array | None = None
+  ) -> Scored: ...
+
+
+class Best(Protocol):
+  """The likeliest answer that `effort` finds: 1 is the plain way, such as greedy decoding."""
+
+  def __call__(self, params: Params, inputs: Inputs, effort: int = 1) -> Actions: ...
+
+
+class Entropy(Protocol):
+  """Of each decision's distribution, in nats."""
+
+  def __call__(self, scored: Scored) -> Float[Array, "b s t"]: ...
+
+
+class Divergence(Protocol):
+  """KL(policy || reference) of each decision's distribution, in nats."""
+
+  def __call__(self, scored: Scored, reference: Scored) -> Float[Array, "b s t"]: ...
+
+
+class Describe(Protocol):
+  """Numbers of this kind of answer, to be logged: the mean over all samples of each."""
+
+  def __call__(self, scored: Scored) -> dict[str, Float[Array, "b s"]]: ...
+
+
+def _nothing(scored: Scored) -> dict[str, Float[Array, "b s"]]:
+  del scored
+  return {}
 
 
 class Policy(NamedTuple):
   """A distribution over answers for an image.
 
   Attributes:
-    init: (key, images) -> params.
-    sample: (params, images, key, num_samples) -> Sampled. Temperature 1, nothing truncated: what
-      is sampled is exactly what `log_prob` describes.
-    mode: (params, images) -> actions [B, L], greedy decoding.
-    log_prob: (params, images, actions [B, S, L], dropout_key or None) -> Scored, differentiable.
-    search: (params, images, beam size) -> actions [B, L], beam search, where a policy has it.
+    sequential: whether a decision's distribution depends on the decisions before it. Where it does
+      not, KL and entropy have no part that decisions earn later.
+    search: what an effort of more than 1 is called in the names of metrics, such as "beam"; "":
+      `best` knows no other effort than 1.
     compiler_options: of `jax.jit`, for programs that sample or decode on this machine.
   """
 
-  init: Callable[..., Params]
-  sample: Callable[..., Sampled]
-  mode: Callable[..., Int[Array, "b l"]]
-  log_prob: Callable[..., Scored]
-  search: Callable[..., Int[Array, "b l"]] | None = None
+  init: Init
+  sample: Sample
+  score: Score
+  best: Best
+  entropy: Entropy
+  divergence: Divergence
+  describe: Describe = _nothing
+  sequential: bool = True
+  search: str = ""
   compiler_options: dict[str, Any] | None = None

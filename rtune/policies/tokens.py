@@ -4,7 +4,11 @@ The image is encoded once, its cross-attention keys and values are computed once
 and shared by all samples; caches grow in blocks so that early tokens read little memory; decoding
 stops when every sequence has ended.
 
-Dimension key: that of policy.py.
+Dimension key:
+  B: batch of images
+  S: samples for each image
+  L: tokens of a sequence
+  V: vocabulary
 """
 
 from collections.abc import Callable
@@ -15,17 +19,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from rtune.devices import compiling
+from rtune.models import encoder_decoder
 from rtune.models.decoder import KeyValue
 from rtune.models.encoder_decoder import EncoderDecoder
+from rtune.models.sizes import Decoder, Encoder, Model
+from rtune.policies import heads
 from rtune.policies.beam import beam_search
 from rtune.policies.policy import Policy, Sampled, Scored
-
-
-class Ending(NamedTuple):
-  """When a sequence is over: `token` at a position that is a multiple of `stride`."""
-
-  token: int = 0
-  stride: int = 1
+from rtune.policies.space import Ending, Tokens
 
 
 class _Decoding(NamedTuple):
@@ -38,63 +39,69 @@ class _Decoding(NamedTuple):
   caches: tuple[KeyValue, ...]
 
 
+def tokens(
+  space: Tokens,
+  *,
+  encoder: Encoder = Encoder(),  # noqa: B008, frozen
+  decoder: Decoder = Decoder(),  # noqa: B008, frozen
+  dtype: str = "auto",
+  remat: bool = False,
+  scan_layers: bool = False,
+  cache_block: int = 64,
+) -> Policy:
+  """The policy of a ViT and an autoregressive decoder over sequences of tokens.
+
+  Its inputs are images [B, I, I, 3] uint8, its outputs logits [B, S, L, V]. After its end a
+  sequence is token 0 with log-probability 0. Arguments are those of `rtune.models.sizes.Model`.
+  """
+  model = Model(encoder, decoder, dtype, remat, scan_layers, cache_block)
+  network = encoder_decoder.build(model, space.vocab_size, space.length)
+  return autoregressive(network, space.length, space.ending, cache_block)
+
+
 def autoregressive(
   model: EncoderDecoder, length: int, ending: Ending | None, cache_block: int = 64
 ) -> Policy:
-  """The policy of an encoder-decoder over sequences of `length` tokens.
-
-  After its end a sequence is token 0 with log-probability 0. Without `ending` it fills all of L.
-  """
+  """The policy of an encoder-decoder over sequences of `length` tokens; see `tokens`."""
 
   def init(key, images):
+    encoder_decoder.check_image_size(model, images.shape[1])
     return model.init(key, images, jnp.zeros((images.shape[0], 1, length), jnp.int32))["params"]
 
   def sample(params, images, key, num_samples: int) -> Sampled:
     def choose(logits_BSV, position):
-      noise_BSV = jax.random.gumbel(jax.random.fold_in(key, position), logits_BSV.shape)
-      return largest(logits_BSV + noise_BSV)
+      return heads.categorical.sample(jax.random.fold_in(key, position), logits_BSV)
 
     return _decode(model, params, images, choose, num_samples, length, ending, cache_block)
 
-  def mode(params, images):
+  def best(params, images, effort: int = 1):
+    if effort > 1:
+      token, stride = ending or (None, 1)
+      return beam_search(model, params, images, effort, length, token, stride)
+
     def choose(logits_BSV, position):
-      return largest(logits_BSV)
+      return heads.categorical.mode(logits_BSV)
 
     return _decode(model, params, images, choose, 1, length, ending, cache_block).actions[:, 0]
 
-  def log_prob(params, images, actions_BSL, dropout_key=None) -> Scored:
-    rngs = None if dropout_key is None else {"dropout": dropout_key}
+  def score(params, images, actions_BSL, key=None) -> Scored:
+    rngs = None if key is None else {"dropout": key}
     logits_BSLV = model.apply({"params": params}, images, actions_BSL, rngs is None, rngs=rngs)
     mask_BSL = alive(actions_BSL, ending)
-    taken_BSL = token_log_prob(logits_BSLV, actions_BSL)
-    return Scored(taken_BSL * mask_BSL, entropy(logits_BSLV) * mask_BSL, mask_BSL, logits_BSLV)
+    taken_BSL = heads.categorical.log_prob(logits_BSLV, actions_BSL)
+    return Scored(taken_BSL * mask_BSL, mask_BSL, logits_BSLV)
 
-  def search(params, images, beam: int):
-    token, stride = ending or (None, 1)
-    return beam_search(model, params, images, beam, length, token, stride)
-
-  options = compiling.of_decoding(model.decoder.width)
-  return Policy(init, sample, mode, log_prob, search, options)
-
-
-def token_log_prob(logits: Float[Array, "*b v"], tokens: Int[Array, "*b"]) -> Float[Array, "*b"]:
-  """Log-probability of the taken tokens: a gather minus logsumexp, no one-hot over V."""
-  taken = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
-  return taken - jax.nn.logsumexp(logits, axis=-1)
-
-
-def largest(values: Float[Array, "*b v"]) -> Int[Array, "*b"]:
-  """`argmax` over V, the first of equals, by two plain reductions: one of pairs is slow on CPU."""
-  size = values.shape[-1]
-  is_largest = values == jnp.max(values, axis=-1, keepdims=True)
-  # Where all are NaN none is, and the last token is as good as any.
-  return jnp.min(jnp.where(is_largest, jnp.arange(size), size - 1), axis=-1)
-
-
-def entropy(logits: Float[Array, "*b v"]) -> Float[Array, "*b"]:
-  """Entropy of each position's distribution, in nats."""
-  log_probs = jax.nn.log_softmax(logits)
-  return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+  return Policy(
+    init,
+    sample,
+    score,
+    best,
+    entropy=lambda scored: heads.categorical.entropy(scored.outputs),
+    divergence=lambda scored, reference: heads.categorical.kl(scored.outputs, reference.outputs),
+    describe=lambda scored: {"length": jnp.sum(scored.mask, axis=-1)},
+    search="beam",
+    compiler_options=compiling.of_decoding(model.decoder.width),
+  )
 
 
 def alive(actions: Int[Array, "*b l"], ending: Ending | None) -> Float[Array, "*b l"]:
@@ -135,7 +142,7 @@ def _decode(
       variables, previous, position, memory, state.caches, method="step"
     )
     token_BS = jnp.where(state.ended_BS, 0, choose(logits_BSV, position)).astype(jnp.int32)
-    log_prob_BS = jnp.where(state.ended_BS, 0.0, token_log_prob(logits_BSV, token_BS))
+    log_prob_BS = jnp.where(state.ended_BS, 0.0, heads.categorical.log_prob(logits_BSV, token_BS))
     ended_BS = state.ended_BS
     if ending is not None:
       ended_BS |= (token_BS == ending.token) & (position % ending.stride == 0)

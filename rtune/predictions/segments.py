@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer, UInt
 
-from rtune.models.codes import unpatch
+from rtune.predictions.patches import unpatch
 
 
 class Segments(NamedTuple):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from rtune import config as configs
 from rtune.display.logs import TIME, Row, read_metrics
 from rtune.report.charts import NUM_STYLES, Line, Point, chart
-from rtune.store import run_files
+from rtune.training.phases import phase_of, planned, stand_in
 
 _SPREAD = ("mean", "std", "min", "max", "alike", "invalid")  # the rest of reward/* are its parts
 _SECONDS = "seconds/"
@@ -16,10 +16,10 @@ _SECONDS = "seconds/"
 class Branch(NamedTuple):
   """The log of one phase. Control and tuning both begin where imitation has ended.
 
-  The phase codes, which trains another model, has charts and steps of its own.
+  A phase that trains another network than the policy has charts and steps of its own.
 
   Attributes:
-    name: "codes", "mle", "control" or "reward".
+    name: of the phase.
     label: what the legend calls it beside the main line; "" for what is the main line.
     start: the x at which it begins.
     rows: log lines; "step" is the x.
@@ -33,19 +33,15 @@ class Branch(NamedTuple):
 
 def read_branches(workdir: pathlib.Path, config: configs.Config) -> list[Branch]:
   """The phases of a run that have been logged, in order."""
-  rows, found, offset = read_metrics(workdir), [], 0
-  mle_steps = 0 if config.init_from or "mle" not in config.phases else config.mle.steps
-  for name in config.phases:
-    if run_files.stand_in(config, name):
-      continue
-    end = offset + getattr(config, name).steps
-    start = 0 if name in ("codes", "mle") else mle_steps
-    mine = [row | {"step": row["step"] - offset + start} for row in rows
-            if offset < row["step"] <= end]  # fmt: skip
+  rows, found = read_metrics(workdir), []
+  imitated = 0 if stand_in(config, "mle") or "mle" not in config.phases else config.mle.steps
+  for name, first, last in planned(config):
+    start = imitated if phase_of(name).branches else 0
+    mine = [row | {"step": row["step"] - first + start} for row in rows
+            if first < row["step"] <= last]  # fmt: skip
     if mine:
       label = "control" if name == "control" else ""
       found.append(Branch(name, label, start, list(_with_seconds(mine, start))))
-    offset = end
   return found
 
 
@@ -66,8 +62,8 @@ def draw_curves(branches: Sequence[Branch], headline: Sequence[str]) -> list[str
   Args:
     headline: the metrics that matter, without "val/".
   """
-  coding = [branch for branch in branches if branch.name == "codes"]
-  branches = [branch for branch in branches if branch.name != "codes"]
+  coding = [branch for branch in branches if not phase_of(branch.name).learns.answers]
+  branches = [branch for branch in branches if phase_of(branch.name).learns.answers]
   names = dict.fromkeys(name for branch in branches for row in branch.rows for name in row)
   shown = _reward_charts(branches, names) + _validation_charts(branches, headline)
   tuned = [branch for branch in branches if branch.name == "reward"]

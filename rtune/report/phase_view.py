@@ -10,12 +10,13 @@ from rtune.data.source import Source
 from rtune.display.draw import draw_text
 from rtune.report import page
 from rtune.store import run_files
-from rtune.tasks.task import Task
+from rtune.tasks.task import Task, view
 from rtune.training import restore
-from rtune.training.evaluation import Evaluation, Judged, evaluate_phase, make_predict
+from rtune.training.evaluation import Evaluation, Judged, evaluate_phase, predictor
+from rtune.training.phases import phase_of
 from rtune.training.restore import Restored
+from rtune.training.setup import metrics_of
 
-LABELS = {"codes": "reconstruction", "mle": "MLE", "control": "control", "reward": "tuned"}
 _COUNTS = ("boxes", "length", "segments")  # metrics of which neither more nor less is better
 _NUM_CASES, _NUM_EXTREMES = 12, 6
 
@@ -64,7 +65,11 @@ def compared(other: Restored) -> str:
 def label_beside(run: Restored, other: Restored) -> str:
   """What the other run's phase is called where ours stand, too."""
   phase = compared(other)
-  return f"{LABELS[phase]} of {name_of(other)}" if phase in restore.finished(run) else LABELS[phase]
+  return (
+    f"{phase_of(phase).label} of {name_of(other)}"
+    if phase in restore.finished(run)
+    else phase_of(phase).label
+  )
 
 
 def name_of(run: Restored) -> str:
@@ -73,23 +78,27 @@ def name_of(run: Restored) -> str:
 
 def _phases(run: Restored, names: Sequence[str], source: Source | None, limit: int) -> list[Phase]:
   results = run_files.read_results(run.folder)
-  predict = make_predict(run.task, run.policy, run.frozen)
+  predict, metrics = predictor(run), metrics_of(run.config, run.task)
   found = []
   for name in names:
     seen = None
     if source is not None:
-      seen = evaluate_phase(run, name, predict, source, run.task.metric(), limit)
+      seen = evaluate_phase(run, name, predict, source, metrics, limit)
     values = {key.removeprefix("val/"): value for key, value in results.get(name, {}).items()}
     values = values or (seen.values if seen else {})
     seconds = results.get("seconds", {}).get(name)
-    found.append(Phase(name, LABELS[name], True, values, seen, seconds))
+    found.append(Phase(name, phase_of(name).label, True, values, seen, seconds))
   return found
+
+
+def _answers(phase: Phase) -> bool:
+  return phase_of(phase.name).learns.answers
 
 
 def headline_tiles(phases: Sequence[Phase], headline: Sequence[str]) -> str:
   """The numbers that matter, of the last phase, and what has changed since the first."""
   own = [phase for phase in phases if phase.own and phase.values]
-  own = [phase for phase in own if phase.name != "codes"] or own
+  own = [phase for phase in own if _answers(phase)] or own
   if not own:
     return ""
   first, last = own[0].values, own[-1].values
@@ -120,7 +129,7 @@ def _side_by_side(corner: str, columns: Sequence[tuple[Phase, dict[str, float]]]
   if not columns:
     return ""
   last, final = columns[-1]
-  before = [column for column in columns[:-1] if column[0].name != "codes"]
+  before = [column for column in columns[:-1] if _answers(column[0])]
   names = list(dict.fromkeys(name for _, values in columns for name in values))
   head = [corner, *(phase.label for phase, _ in columns)]
   head += [f"{last.label} - {phase.label}" for phase, _ in before]
@@ -147,8 +156,8 @@ def pictures(task: Task, phases: Sequence[Phase], source: Source) -> list[str]:
   own = [phase for phase in phases if phase.own and phase.seen]
   if not own:
     return []
-  coded = [phase for phase in own if phase.name == "codes"]
-  own = [phase for phase in own if phase.name != "codes"]
+  coded = [phase for phase in own if not _answers(phase)]
+  own = [phase for phase in own if _answers(phase)]
   pair = [own[0], own[-1]] if len(own) > 1 else own
   shown = coded + pair
   count = len(shown[0].seen.judged)
@@ -177,21 +186,21 @@ def pictures(task: Task, phases: Sequence[Phase], source: Source) -> list[str]:
 
 
 def _cases(task: Task, phases: Sequence[Phase], source: Source, places: Sequence[int]) -> str:
-  cases = []
+  cases, seen = [], view(task)
   for place in places:
     ones = [phase.seen.judged[place] for phase in phases]
     raw = source[ones[0].index]
     image = raw["image"]
-    records = [("truth", task.annotated(raw))]
+    records = [("truth", seen.annotated(raw))]
     records += [(_caption(p, one), one.record) for p, one in zip(phases, ones, strict=True)]
-    texts = [(label, task.text(record)) for label, record in records]
+    texts = [(label, seen.text(record)) for label, record in records]
     if any(lines for _, lines in texts):  # they stand beside one picture with nothing on it
       shown = [("input", draw_text(image, ()))]
     else:
-      shown = [(label, task.draw(image, record)) for label, record in records]
-      if hasattr(task, "given"):
-        shown.insert(0, ("input", task.given(image)))
-    answers = [one for p, one in zip(phases, ones, strict=True) if p.name != "codes"]
+      shown = [(label, seen.draw(image, record)) for label, record in records]
+      if seen.given:
+        shown.insert(0, ("input", seen.given(image)))
+    answers = [one for p, one in zip(phases, ones, strict=True) if _answers(p)]
     change = answers[-1].reward - answers[0].reward if len(answers) > 1 else math.nan
     heading = f"image {raw.get('image_id', ones[0].index)}"
     cases.append(page.Case(heading, shown, change if math.isfinite(change) else None, texts))

@@ -18,8 +18,10 @@ from rtune.report import page, phase_view
 from rtune.report.curves import Branch, draw_curves, read_branches, seconds_by_part
 from rtune.report.phase_view import Phase
 from rtune.store import run_files
+from rtune.tasks.task import view
 from rtune.training import restore
 from rtune.training.evaluation import open_source
+from rtune.training.phases import phase_of, stand_in
 from rtune.training.restore import Restored
 
 FILE = "report.html"
@@ -58,7 +60,7 @@ def write_report(
   branches = read_branches(run.folder, run.config)
   if other is not None:
     branches += _beside(run, other, branches)
-  figures = draw_curves(branches, run.task.headline)
+  figures = draw_curves(branches, view(run.task).headline)
   body = [
     *_head(run, other, phases, branches),
     page.section("Results", _results(phases, val, limit, problem)),
@@ -114,7 +116,7 @@ def _head(
   note = f"{skipped:.0f} updates were not finite and were left out."
   return [
     f"<h1>{page.text(name)}</h1>{page.paragraph(f'Report of rtune, {date}', 'soft')}",
-    phase_view.headline_tiles(phases, run.task.headline),
+    phase_view.headline_tiles(phases, view(run.task).headline),
     _phase_table(config, phases),
     page.table([], [fact for fact in facts if fact[1]], left=True),
     page.paragraph(note, "note") if skipped else "",
@@ -125,12 +127,12 @@ def _phase_table(config: configs.Config, phases: Sequence[Phase]) -> str:
   seconds = {phase.name: phase.seconds for phase in phases if phase.own}
   rows = []
   for name in config.phases:
-    if run_files.stand_in(config, name):
+    if stand_in(config, name):
       continue
     phase, spent = getattr(config, name), seconds.get(name)
     rows.append(
       [
-        phase_view.LABELS[name],
+        phase_of(name).label,
         phase.steps,
         phase.batch_size,
         getattr(phase, "num_samples", None),
@@ -177,7 +179,7 @@ def _time_table(phases: Sequence[Phase], branches: Sequence[Branch]) -> str:
   for name, values in spent.items():
     total = seconds[name]
     rest = None if total is None else max(0.0, total - sum(values.values()))
-    rows.append([phase_view.LABELS[name], *(values.get(p) for p in parts), rest, total])
+    rows.append([phase_of(name).label, *(values.get(p) for p in parts), rest, total])
   return page.table(["seconds", *parts, "rest", "all"], rows)
 
 

@@ -36,15 +36,6 @@ def weights_path(workdir: pathlib.Path, phase: str) -> pathlib.Path:
   return workdir / "weights" / f"{phase}.safetensors"
 
 
-def stand_in(config: configs.Config, phase: str) -> str:
-  """What a config gives in place of a phase, which then is not run; "" for nothing.
-
-  A policy that is given speaks the codes of the code model that it was trained with.
-  """
-  given = {"codes": config.codes_init or config.init_from, "mle": config.init_from}
-  return given.get(phase, "")
-
-
 def find_weights(where: str, key: str, phase: str = "mle") -> pathlib.Path:
   """The file that a config names: itself, or a workdir, which stands for its weights of a phase.
 

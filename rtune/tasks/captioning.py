@@ -19,17 +19,17 @@ from collections.abc import Collection, Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, UInt8
 
-from rtune import config
 from rtune.data import augment
 from rtune.data.source import Example, Source
 from rtune.display import console
 from rtune.errors import UsageError
-from rtune.models import encoder_decoder
-from rtune.policies.policy import Policy, Scored
-from rtune.policies.tokens import Ending, alive, autoregressive
+from rtune.policies.policy import Scored
+from rtune.policies.space import Ending, Tokens
+from rtune.policies.tokens import alive
 from rtune.predictions.captions import Caption, References
+from rtune.tasks.task import Knowledge, View
 from rtune.text.corpus import UNKNOWN_ID, Corpus, build_corpus, load_corpus
 from rtune.text.sentence_pieces import SentencePieces, load_pieces
 
@@ -62,10 +62,6 @@ class Captioning:
         raise UsageError(f"config.task.args.{name} is {value}; it must be at least {low}.")
 
   @property
-  def headline(self) -> tuple[str, ...]:
-    return ("CIDEr", "CIDEr_beam", "BLEU4", "ROUGE_L", "length", "repeated", "vocabulary")
-
-  @property
   def _corpus(self) -> Corpus:
     if self.known is None:
       raise UsageError("Captioning has no words yet: bind it to training data, or load a workdir.")
@@ -76,7 +72,7 @@ class Captioning:
     """What captions are written with."""
     return self.pieces or self._corpus
 
-  def bind(self, source: Source) -> "Captioning":
+  def _bind(self, source: Source) -> "Captioning":
     if not hasattr(source, "references"):
       raise UsageError(
         f"{type(source).__name__} has no captions: captioning needs a source with references()."
@@ -130,8 +126,9 @@ class Captioning:
         "reward can be earned on them. Lower task.args.min_count to know more words.",
       )
 
-  def knows(self, names: Collection[str]) -> dict[str, object]:
-    known = {"corpus": self._corpus} | ({"pieces": self.pieces} if self.pieces else {})
+  def _knows(self, names: Collection[str]) -> dict[str, object]:
+    known = {"corpus": self._corpus, "words": self._corpus}  # words: of metrics, which read text
+    known |= {"pieces": self.pieces} if self.pieces else {}
     if self.pieces and "corpus" in names and "pieces" not in names:
       raise UsageError(
         "config.reward.fn reads words, but with config.task.args.sentence_piece captions are of "
@@ -144,18 +141,16 @@ class Captioning:
       )
     return {name: value for name, value in known.items() if name in names}
 
-  def save(self, folder: pathlib.Path) -> None:
+  def _save(self, folder: pathlib.Path) -> None:
     self._corpus.save(folder / _CORPUS)
     if self.pieces:
       self.pieces.save(folder / _PIECES)
 
-  def load(self, folder: pathlib.Path) -> "Captioning":
+  def _load(self, folder: pathlib.Path) -> "Captioning":
     pieces = load_pieces(folder / _PIECES) if self.sentence_piece else None
     return self._with(load_corpus(folder / _CORPUS), pieces, str(folder))
 
-  def example(
-    self, raw: Example, rng: np.random.Generator | None, judged: bool = True
-  ) -> dict[str, np.ndarray]:
+  def example(self, raw: Example, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
     none = np.zeros((0, 4), np.float32)
     if rng is None:
       image, _, _ = augment.fit(raw["image"], none, self.image_size)
@@ -168,16 +163,15 @@ class Captioning:
     ids = self._vocabulary.encode(captions[0])[: self.length] if captions else []
     target_L[: len(ids)] = ids
     features = {"image": image, "target": target_L}
-    if not judged:
-      return features
     slots = self.reference_length or self._corpus.longest + 1
     truth = self._corpus.references(captions, self.references, slots)
     return features | {f"reference_{name}": value for name, value in truth._asdict().items()}
 
-  def policy(self, model: config.Model) -> Policy:
-    encoder_decoder.check_image_size(model, self.image_size)
-    network = encoder_decoder.build(model, self._vocabulary.vocab_size, self.length)
-    return autoregressive(network, self.length, ENDING, model.cache_block)
+  def inputs(self, batch) -> UInt8[Array, "b i i 3"]:
+    return batch["image"]
+
+  def space(self) -> Tokens:
+    return Tokens(self.length, self._vocabulary.vocab_size, ENDING)
 
   def targets(self, frozen, batch, key) -> Int[Array, "b l"]:
     """One of each image's captions; `example` draws another one each time."""
@@ -189,36 +183,50 @@ class Captioning:
     """Total: what follows the first end does not count."""
     return Caption(jnp.where(alive(actions, ENDING) > 0, actions, 0))
 
-  def credit(self) -> float:
-    return 1.0
-
   def truth(self, batch) -> References:
     return References(**{name: batch[f"reference_{name}"] for name in References._fields})
 
-  def record(self, prediction: Caption, features, raw: Example) -> dict[str, object]:
+  @property
+  def view(self) -> View:
+    return View(
+      record=self._record,
+      draw=_draw,
+      text=_text,
+      headline=("CIDEr", "CIDEr_beam", "BLEU4", "ROUGE_L", "length", "repeated", "vocabulary"),
+      annotated=_annotated,
+      unlabeled=_unlabeled,
+      source=_source,
+      metrics=("rtune.metrics.text:caption_metric",),
+    )
+
+  @property
+  def knowledge(self) -> Knowledge:
+    return Knowledge(self._bind, self._knows, self._save, self._load)
+
+  def _record(self, prediction: Caption, features, raw: Example) -> dict[str, object]:
     caption = self._vocabulary.decode(np.asarray(prediction.tokens).tolist())
     return {"image_id": raw["image_id"], "caption": caption}
 
-  def metric(self, fast: bool = False):
-    from rtune.metrics.text import caption_metric
 
-    return caption_metric(self._corpus)
+def _unlabeled(image: np.ndarray, image_id: int) -> Example:
+  return {"image": image, "image_id": image_id, "captions": ()}
 
-  def unlabeled(self, image: np.ndarray, image_id: int) -> Example:
-    return {"image": image, "image_id": image_id, "captions": ()}
 
-  def annotated(self, raw: Example) -> dict[str, object]:
-    return {"image_id": raw["image_id"], "captions": tuple(raw["captions"])}
+def _annotated(raw: Example) -> dict[str, object]:
+  return {"image_id": raw["image_id"], "captions": tuple(raw["captions"])}
 
-  def text(self, record) -> tuple[str, ...]:
-    return record["captions"] if "captions" in record else (record["caption"],)
 
-  def source(self, annotations: str, images: str) -> Source:
-    from rtune.data.sources.coco_captions import CocoCaptions
+def _text(record) -> tuple[str, ...]:
+  return record["captions"] if "captions" in record else (record["caption"],)
 
-    return CocoCaptions(annotations, images)
 
-  def draw(self, image: np.ndarray, record) -> np.ndarray:
-    from rtune.display.draw import draw_text
+def _source(annotations: str, images: str) -> Source:
+  from rtune.data.sources.coco_captions import CocoCaptions
 
-    return draw_text(image, self.text(record))
+  return CocoCaptions(annotations, images)
+
+
+def _draw(image: np.ndarray, record) -> np.ndarray:
+  from rtune.display.draw import draw_text
+
+  return draw_text(image, _text(record))

@@ -19,11 +19,9 @@ from typing import Any, Protocol, runtime_checkable
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
-from rtune import config
-from rtune.models import encoder_decoder
-from rtune.models.codes import Codes
-from rtune.policies.policy import Policy
-from rtune.policies.tokens import autoregressive
+from rtune.models.codes import CodeModel
+from rtune.models.sizes import CodeSizes
+from rtune.policies.space import Tokens
 from rtune.tasks.task import Features, Task
 
 
@@ -31,9 +29,9 @@ from rtune.tasks.task import Features, Task
 class CodedTask(Task, Protocol):
   """A task whose answers are codes of a code model; `codes` in its fields holds the settings."""
 
-  codes: config.Codes
+  codes: CodeSizes
 
-  def codes_of(self) -> Codes:
+  def codes_of(self) -> CodeModel:
     """The code model, without its parameters."""
     ...
 
@@ -46,22 +44,20 @@ class CodedTask(Task, Protocol):
     ...
 
 
-def code_policy(codes: config.Codes, image_size: int, model: config.Model) -> Policy:
-  """The policy over the codes of an image; UsageError where patches do not fill the image."""
-  encoder_decoder.check_image_size(model, image_size)
-  network = encoder_decoder.build(model, codes.dict_size + 1, codes.code_length)
-  return autoregressive(network, codes.code_length, None, model.cache_block)
+def code_space(codes: CodeSizes) -> Tokens:
+  """The codes of an image: all of them, always."""
+  return Tokens(codes.code_length, codes.dict_size + 1)
 
 
 def code_targets(
-  model: Codes, frozen: Any, labels: Mapping[str, Any], images: UInt8[Array, "b i i 3"]
+  model: CodeModel, frozen: Any, labels: Mapping[str, Any], images: UInt8[Array, "b i i 3"]
 ) -> Int[Array, "b l"]:
   """What imitation imitates: the tokens of the true labels."""
   return model.encode(frozen, labels, images) + 1
 
 
 def code_logits(
-  model: Codes, frozen: Any, actions: Int[Array, "b *s l"], images: UInt8[Array, "b i i 3"]
+  model: CodeModel, frozen: Any, actions: Int[Array, "b *s l"], images: UInt8[Array, "b i i 3"]
 ) -> dict[str, Float[Array, "b *s n c p"]]:
   """What tokens stand for. Total: token 0, which has no code, is read as that of the first."""
   return model.decode(frozen, jnp.maximum(actions - 1, 0), images)

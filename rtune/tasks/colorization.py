@@ -14,24 +14,27 @@ Dimension key:
 """
 
 import dataclasses
-import pathlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt8
 from PIL import Image
 
-from rtune import config
+from rtune.config.build import as_kind
 from rtune.data import augment
 from rtune.data.source import Example, Source
 from rtune.errors import NumericError, UsageError
-from rtune.models import codes as code_models
-from rtune.policies.policy import Policy, Scored
+from rtune.models.codes import CodeModel, code_model
+from rtune.models.sizes import CodeSizes
+from rtune.policies.policy import Scored
+from rtune.policies.space import Tokens
 from rtune.predictions import lab
+from rtune.predictions.patches import patches, unpatch
 from rtune.predictions.pixels import Pixels
 from rtune.tasks import coded
+from rtune.tasks.task import View
 
 _KINDS = ("lightness", "luma")
 
@@ -42,7 +45,7 @@ class Colorization:
 
   image_size: int = 512  # side of the square model input in pixels; images are stretched to it
   # Settings of the code model; a config gives them as a mapping.
-  codes: config.Codes | Mapping[str, Any] = dataclasses.field(default_factory=config.Codes)
+  codes: CodeSizes | Mapping[str, Any] = dataclasses.field(default_factory=CodeSizes)
   gray: str = "lightness"  # what the gray input keeps: "lightness" of CIE Lab, or "luma" as UViM
   keep_lightness: bool = True  # of the input; otherwise predictions are what the code model says
   flip: float = 0.5  # chance of a horizontal flip in training
@@ -50,7 +53,7 @@ class Colorization:
 
   def __post_init__(self):
     if isinstance(self.codes, Mapping):
-      codes = config.as_kind(config.Codes, self.codes, "config.task.args.codes")
+      codes = as_kind(CodeSizes, self.codes, "config.task.args.codes")
       object.__setattr__(self, "codes", codes)
     if self.gray not in _KINDS:
       raise UsageError(f"config.task.args.gray is {self.gray!r}; it must be one of {_KINDS}.")
@@ -59,25 +62,7 @@ class Colorization:
         value = getattr(self, name)
         raise UsageError(f"config.task.args.{name} is {value}; it must be at least 1.")
 
-  @property
-  def headline(self) -> tuple[str, ...]:
-    return ("colorfulness", "hasler_susstrunk", "PSNR")
-
-  def bind(self, source: Source) -> "Colorization":
-    return self
-
-  def knows(self, names: Collection[str]) -> dict[str, object]:
-    return {}
-
-  def save(self, folder: pathlib.Path) -> None:
-    pass
-
-  def load(self, folder: pathlib.Path) -> "Colorization":
-    return self
-
-  def example(
-    self, raw: Example, rng: np.random.Generator | None, judged: bool = True
-  ) -> dict[str, np.ndarray]:
+  def example(self, raw: Example, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
     height, width = raw["image"].shape[:2]
     if rng is None:
       view = augment.whole_view(height, width, self.image_size, stretch=True)
@@ -91,21 +76,24 @@ class Colorization:
     colored = augment.see(raw["image"], view, self.image_size)
     return {"image": lab.gray(colored, self.gray), "color": colored}
 
-  def codes_of(self) -> code_models.Codes:
-    return code_models.code_model(self.codes, self.image_size, (("color", 3),))
+  def codes_of(self) -> CodeModel:
+    return code_model(self.codes, self.image_size, (("color", 3),))
 
   def labels(self, batch) -> dict[str, Float[Array, "b n 3 p"]]:
     """sRGB in [-1, 1]."""
     values = batch["color"].astype(jnp.float32) / 127.5 - 1.0
-    return {"color": code_models.patches(values, self.codes.patch_size)}
+    return {"color": patches(values, self.codes.patch_size)}
 
   def code_loss(self, logits, batch) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Mean squared error, of values in [-1, 1]."""
     error = jnp.mean((logits["color"] - self.labels(batch)["color"]) ** 2)
     return error, {"PSNR": 10 * jnp.log10(4.0 / jnp.maximum(error, 1e-9))}
 
-  def policy(self, model: config.Model) -> Policy:
-    return coded.code_policy(self.codes, self.image_size, model)
+  def inputs(self, batch) -> UInt8[Array, "b i i 3"]:
+    return batch["image"]
+
+  def space(self) -> Tokens:
+    return coded.code_space(self.codes)
 
   def targets(self, frozen, batch, key) -> Int[Array, "b l"]:
     return coded.code_targets(self.codes_of(), frozen, self.labels(batch), batch["image"])
@@ -114,7 +102,7 @@ class Colorization:
     self, frozen, actions: Int[Array, "b *s l"], batch, scored: Scored | None = None
   ) -> Pixels:
     values = coded.code_logits(self.codes_of(), frozen, actions, batch["image"])["color"]
-    rgb = (jnp.clip(code_models.unpatch(values), -1.0, 1.0) + 1.0) / 2
+    rgb = (jnp.clip(unpatch(values), -1.0, 1.0) + 1.0) / 2
     if not self.keep_lightness:
       return Pixels(rgb)
     images = batch["image"].astype(jnp.float32) / 255
@@ -123,43 +111,22 @@ class Colorization:
       lab.lightness_kept(rgb, images.reshape(images.shape[0], *shared, *images.shape[1:]))
     )
 
-  def credit(self) -> float:
-    return 1.0
-
   def truth(self, batch) -> Pixels:
     return Pixels(batch["color"].astype(jnp.float32) / 255)
 
-  def record(self, prediction: Pixels, features, raw: Example) -> dict[str, object]:
-    """As large as the model's input; `draw` makes it as large as the photograph."""
-    rgb = np.asarray(prediction.rgb)
-    if not np.isfinite(rgb).all():
-      raise NumericError(f"The colors predicted for image {raw['image_id']} are not finite.")
-    picture = np.rint(rgb * 255).astype(np.uint8)
-    return {"image_id": raw["image_id"], "picture": picture, "original": features["color"]}
+  @property
+  def view(self) -> View:
+    return View(
+      record=_record,
+      draw=self._draw,
+      headline=("colorfulness", "hasler_susstrunk", "PSNR"),
+      annotated=_annotated,
+      given=lambda image: lab.gray(image, self.gray),
+      source=_source,
+      metrics=("rtune.metrics.pixels:coloring",),
+    )
 
-  def metric(self, fast: bool = False):
-    from rtune.metrics.pixels import coloring
-
-    return coloring()
-
-  def unlabeled(self, image: np.ndarray, image_id: int) -> Example:
-    return {"image": image, "image_id": image_id}
-
-  def annotated(self, raw: Example) -> dict[str, object]:
-    return {"image_id": raw["image_id"], "picture": raw["image"]}
-
-  def text(self, record) -> tuple[str, ...]:
-    return ()
-
-  def source(self, annotations: str, images: str) -> Source:
-    from rtune.data.sources.photographs import Photographs
-
-    return Photographs(annotations, images)
-
-  def given(self, image: np.ndarray) -> np.ndarray:
-    return lab.gray(image, self.gray)
-
-  def draw(self, image: np.ndarray, record) -> np.ndarray:
+  def _draw(self, image: np.ndarray, record) -> np.ndarray:
     """The photograph in the colors of the record; what its own lightness is, stays."""
     picture = record["picture"]
     if np.array_equal(picture, image):
@@ -168,3 +135,22 @@ class Colorization:
       return lab.recolored(image, picture)
     size = (image.shape[1], image.shape[0])
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
+
+
+def _record(prediction: Pixels, features, raw: Example) -> dict[str, object]:
+  """As large as the model's input; `draw` makes it as large as the photograph."""
+  rgb = np.asarray(prediction.rgb)
+  if not np.isfinite(rgb).all():
+    raise NumericError(f"The colors predicted for image {raw['image_id']} are not finite.")
+  picture = np.rint(rgb * 255).astype(np.uint8)
+  return {"image_id": raw["image_id"], "picture": picture, "original": features["color"]}
+
+
+def _annotated(raw: Example) -> dict[str, object]:
+  return {"image_id": raw["image_id"], "picture": raw["image"]}
+
+
+def _source(annotations: str, images: str) -> Source:
+  from rtune.data.sources.photographs import Photographs
+
+  return Photographs(annotations, images)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from rtune.policies.tokens import token_log_prob
+from rtune.policies.heads import categorical
 from rtune.predictions.boxes import Boxes
 from rtune.rewards.boxes import match_iou, nearest
 from rtune.tasks.detection import CLASS, CONFIDENCES, FIELDS
@@ -54,5 +54,5 @@ def _class_loss(logits, actions, prediction: Boxes, truth: Boxes, iou_threshold:
   # A token and its label are a constant apart, whatever the number of levels.
   label_N = truth.labels[jnp.minimum(object_N, len(truth.labels) - 1)]
   token_N = actions[CLASS::FIELDS] + label_N - prediction.labels
-  loss_N = -token_log_prob(logits[CLASS::FIELDS], jnp.clip(token_N, 0, logits.shape[-1] - 1))
+  loss_N = -categorical.log_prob(logits[CLASS::FIELDS], jnp.clip(token_N, 0, logits.shape[-1] - 1))
   return jnp.where(iou_N > iou_threshold, loss_N, 0.0)

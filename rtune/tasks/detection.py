@@ -13,23 +13,21 @@ Dimension key:
 """
 
 import dataclasses
-import pathlib
-from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt8
 
-from rtune import config
 from rtune.data import augment
 from rtune.data.source import Example, Source
 from rtune.display import console
 from rtune.errors import UsageError
-from rtune.models import encoder_decoder
-from rtune.policies.policy import Policy, Scored
-from rtune.policies.tokens import Ending, alive, autoregressive
+from rtune.policies.policy import Scored
+from rtune.policies.space import Ending, Tokens
+from rtune.policies.tokens import alive
 from rtune.predictions.boxes import Boxes
+from rtune.tasks.task import Knowledge, View
 
 FIELDS = 6  # tokens of a box
 CLASS = 4  # which of them is its class
@@ -63,10 +61,6 @@ class Detection:
       raise UsageError(f"task.args.score_by is {self.score_by!r}; write 'confidence' or 'class'.")
 
   @property
-  def headline(self) -> tuple[str, ...]:
-    return ("AR", "AP", "AP50", "boxes", "score_iou")
-
-  @property
   def length(self) -> int:
     return FIELDS * self.max_boxes
 
@@ -78,7 +72,7 @@ class Detection:
   def vocab_size(self) -> int:
     return self.first_class + len(self.classes)
 
-  def bind(self, source: Source) -> "Detection":
+  def _bind(self, source: Source) -> "Detection":
     counts = source.box_counts() if hasattr(source, "box_counts") else np.zeros(0, int)
     if (counts > self.max_boxes).any():
       console.warn_once(
@@ -91,19 +85,7 @@ class Detection:
       return self
     return dataclasses.replace(self, classes=source.classes, category_ids=source.category_ids)
 
-  def knows(self, names: Collection[str]) -> dict[str, object]:
-    return {}
-
-  def save(self, folder: pathlib.Path) -> None:
-    """Nothing: the config has the classes."""
-
-  def load(self, folder: pathlib.Path) -> "Detection":
-    return self
-
-  def example(
-    self, raw: Example, rng: np.random.Generator | None, judged: bool = True
-  ) -> dict[str, np.ndarray]:
-    del judged  # what imitation needs is the truth
+  def example(self, raw: Example, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
     wanted = ~raw["crowd"]
     boxes, labels = raw["boxes"][wanted], raw["labels"][wanted]
     if rng is None:
@@ -130,10 +112,12 @@ class Detection:
     slots[:count], names[:count] = boxes[:count], labels[:count]
     return {"image": image, "boxes": slots, "labels": names, "content": content}
 
-  def policy(self, model: config.Model) -> Policy:
-    encoder_decoder.check_image_size(model, self.image_size)
-    network = encoder_decoder.build(model, self.vocab_size, self.length)
-    return autoregressive(network, self.length, ENDING, model.cache_block)
+  def inputs(self, batch) -> UInt8[Array, "b i i 3"]:
+    return batch["image"]
+
+  def space(self) -> Tokens:
+    weights = () if self.tune_confidence else ((1.0,) * (FIELDS - 1) + (0.0,)) * self.max_boxes
+    return Tokens(self.length, self.vocab_size, ENDING, weights)
 
   def targets(self, frozen, batch, key) -> Int[Array, "b l"]:
     """Tokens of the annotated boxes, in an order drawn anew each time."""
@@ -185,21 +169,32 @@ class Detection:
     elif self.score_by == "class":
       scores = jnp.exp(scored.log_prob[..., CLASS::FIELDS])
     else:
-      logits = scored.logits[..., FIELDS - 1 :: FIELDS, 1:CONFIDENCES]
+      logits = scored.outputs[..., FIELDS - 1 :: FIELDS, 1:CONFIDENCES]
       scores = jax.nn.softmax(logits, axis=-1)[..., 1]
     return Boxes(boxes, label, present, jnp.where(present, scores, 0.0))
-
-  def credit(self) -> Float[np.ndarray, "l"]:
-    credit_L = np.ones(self.length, np.float32)
-    if not self.tune_confidence:
-      credit_L[FIELDS - 1 :: FIELDS] = 0.0
-    return credit_L
 
   def truth(self, batch) -> Boxes:
     present = batch["labels"] >= 0
     return Boxes(batch["boxes"], jnp.maximum(batch["labels"], 0), present, present * 1.0)
 
-  def record(self, prediction: Boxes, features, raw: Example) -> dict[str, object]:
+  @property
+  def view(self) -> View:
+    return View(
+      record=self._record,
+      draw=self._draw,
+      headline=("AR", "AP", "AP50", "boxes", "score_iou"),
+      annotated=self._annotated,
+      unlabeled=_unlabeled,
+      source=_source,
+      metrics=("rtune.metrics.boxes:coco_boxes",),
+    )
+
+  @property
+  def knowledge(self) -> Knowledge:
+    known = {"classes": self.classes, "category_ids": self.category_ids}
+    return Knowledge(self._bind, lambda names: {k: v for k, v in known.items() if k in names})
+
+  def _record(self, prediction: Boxes, features, raw: Example) -> dict[str, object]:
     """One image's boxes in pixels of the original image."""
     present = np.asarray(prediction.present)
     boxes = augment.to_original(np.asarray(prediction.boxes)[present], features["content"])
@@ -210,23 +205,8 @@ class Detection:
       "scores": np.asarray(prediction.scores)[present],
     }
 
-  def metric(self, fast: bool = False):
-    from rtune.metrics.boxes import coco_boxes
-
-    return coco_boxes(self.classes, self.category_ids, fast=fast)
-
-  def unlabeled(self, image: np.ndarray, image_id: int) -> Example:
-    none = np.zeros(0, np.float32)
-    return {
-      "image": image,
-      "image_id": image_id,
-      "boxes": none.reshape(0, 4),
-      "labels": none.astype(np.int32),
-      "crowd": none.astype(bool),
-      "area": none,
-    }
-
-  def annotated(self, raw: Example) -> dict[str, object]:
+  @staticmethod
+  def _annotated(raw: Example) -> dict[str, object]:
     wanted = ~raw["crowd"]
     return {
       "image_id": raw["image_id"],
@@ -234,15 +214,25 @@ class Detection:
       "labels": raw["labels"][wanted],
     }
 
-  def text(self, record) -> tuple[str, ...]:
-    return ()
-
-  def source(self, annotations: str, images: str) -> Source:
-    from rtune.data.sources.coco import CocoDetection
-
-    return CocoDetection(annotations, images)
-
-  def draw(self, image: np.ndarray, record) -> np.ndarray:
+  def _draw(self, image: np.ndarray, record) -> np.ndarray:
     from rtune.display.draw import draw_boxes
 
     return draw_boxes(image, record["boxes"], record["labels"], record.get("scores"), self.classes)
+
+
+def _unlabeled(image: np.ndarray, image_id: int) -> Example:
+  none = np.zeros(0, np.float32)
+  return {
+    "image": image,
+    "image_id": image_id,
+    "boxes": none.reshape(0, 4),
+    "labels": none.astype(np.int32),
+    "crowd": none.astype(bool),
+    "area": none,
+  }
+
+
+def _source(annotations: str, images: str) -> Source:
+  from rtune.data.sources.coco import CocoDetection
+
+  return CocoDetection(annotations, images)

@@ -16,22 +16,24 @@ Dimension key:
 """
 
 import dataclasses
-import pathlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt8
 
-from rtune import config
+from rtune.config.build import as_kind
 from rtune.data import augment
 from rtune.data.source import Example, Source
 from rtune.display import console
 from rtune.errors import UsageError
-from rtune.models.codes import Codes, code_model, patches
-from rtune.policies.policy import Policy, Scored
+from rtune.models.codes import CodeModel, code_model
+from rtune.models.sizes import CodeSizes
+from rtune.policies.policy import Scored
+from rtune.policies.space import Tokens
+from rtune.predictions.patches import patches
 from rtune.predictions.segments import (
   AnnotatedSegments,
   Segments,
@@ -41,6 +43,7 @@ from rtune.predictions.segments import (
   segments_of,
 )
 from rtune.tasks import coded
+from rtune.tasks.task import Knowledge, View
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Panoptic:
 
   image_size: int = 512  # side of the square model input in pixels
   max_segments: int = 100  # slots for the segments of an image; one of them is void
-  codes: config.Codes | Mapping[str, Any] = dataclasses.field(default_factory=config.Codes)
+  codes: CodeSizes | Mapping[str, Any] = dataclasses.field(default_factory=CodeSizes)
   classes: tuple[str, ...] = ()  # names; taken from the training data when empty
   category_ids: tuple[int, ...] = ()  # ids in results files; taken from the data when empty
   things: tuple[bool, ...] = ()  # classes with instances; taken from the data when empty
@@ -61,7 +64,7 @@ class Panoptic:
 
   def __post_init__(self):
     if isinstance(self.codes, Mapping):
-      codes = config.as_kind(config.Codes, self.codes, "config.task.args.codes")
+      codes = as_kind(CodeSizes, self.codes, "config.task.args.codes")
       object.__setattr__(self, "codes", codes)
     for name, least, most in (
       ("image_size", 1, 2**16),
@@ -74,11 +77,7 @@ class Panoptic:
           f"config.task.args.{name} is {value}; it must lie between {least} and {most}."
         )
 
-  @property
-  def headline(self) -> tuple[str, ...]:
-    return ("PQ", "SQ", "RQ", "PQ_things", "PQ_stuff")
-
-  def bind(self, source: Source) -> "Panoptic":
+  def _bind(self, source: Source) -> "Panoptic":
     if not hasattr(source, "things"):
       raise UsageError(
         f"{type(source).__name__} has no segments: panoptic segmentation needs a source with "
@@ -101,19 +100,7 @@ class Panoptic:
       "imitated and rewarded, the others are void there. Evaluation counts all.",
     )
 
-  def knows(self, names: Collection[str]) -> dict[str, object]:
-    return {}
-
-  def save(self, folder: pathlib.Path) -> None:
-    """Nothing: the config has the classes."""
-
-  def load(self, folder: pathlib.Path) -> "Panoptic":
-    return self
-
-  def example(
-    self, raw: Example, rng: np.random.Generator | None, judged: bool = True
-  ) -> dict[str, np.ndarray]:
-    del judged  # what imitation needs is the truth
+  def example(self, raw: Example, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
     size, shape = self.image_size, raw["image"].shape[:2]
     if rng is None:
       view = augment.whole_view(*shape, size, stretch=self.stretch)
@@ -134,7 +121,7 @@ class Panoptic:
       "content": augment.content(*shape, view, size),
     }
 
-  def codes_of(self) -> Codes:
+  def codes_of(self) -> CodeModel:
     channels = (("semantics", len(self.classes) + 1), ("instances", self.max_segments))
     return code_model(self.codes, self.image_size, channels)
 
@@ -165,8 +152,11 @@ class Panoptic:
       losses[f"loss_{name}"] = jnp.mean(total_BNP - right_BNP)
     return sum(losses.values()), losses
 
-  def policy(self, model: config.Model) -> Policy:
-    return coded.code_policy(self.codes, self.image_size, model)
+  def inputs(self, batch) -> UInt8[Array, "b i i 3"]:
+    return batch["image"]
+
+  def space(self) -> Tokens:
+    return coded.code_space(self.codes)
 
   def targets(self, frozen, batch, key) -> Int[Array, "b l"]:
     return coded.code_targets(self.codes_of(), frozen, self.labels(batch), batch["image"])
@@ -179,15 +169,29 @@ class Panoptic:
     found = segments_of(logits["semantics"], logits["instances"], self.min_fraction)
     return merge_stuff(found, jnp.asarray(self.things))
 
-  def credit(self) -> float:
-    return 1.0
-
   def truth(self, batch) -> AnnotatedSegments:
     labels = batch["labels"]
     slots = batch["segments"].astype(jnp.int32)
     return AnnotatedSegments(slots, jnp.maximum(labels, 0), labels >= 0, batch["crowd"])
 
-  def record(self, prediction: Segments, features, raw: Example) -> dict[str, object]:
+  @property
+  def view(self) -> View:
+    return View(
+      record=self._record,
+      draw=self._draw,
+      headline=("PQ", "SQ", "RQ", "PQ_things", "PQ_stuff"),
+      annotated=_annotated,
+      unlabeled=_unlabeled,
+      source=_source,
+      metrics=("rtune.metrics.segments:panoptic",),
+    )
+
+  @property
+  def knowledge(self) -> Knowledge:
+    known = {name: getattr(self, name) for name in ("classes", "category_ids", "things")}
+    return Knowledge(self._bind, lambda names: {k: v for k, v in known.items() if k in names})
+
+  def _record(self, prediction: Segments, features, raw: Example) -> dict[str, object]:
     """One image's segments in pixels of the original image."""
     slots_HW = augment.map_to_original(np.asarray(prediction.ids), features["content"])
     count = np.bincount(slots_HW.ravel(), minlength=self.max_segments)
@@ -195,32 +199,27 @@ class Panoptic:
     labels = np.asarray(prediction.labels)[rows]
     return {"image_id": raw["image_id"], "segments": numbered(slots_HW, rows), "labels": labels}
 
-  def metric(self, fast: bool = False):
-    from rtune.metrics.segments import panoptic
-
-    return panoptic(self.classes, self.category_ids, self.things)
-
-  def unlabeled(self, image: np.ndarray, image_id: int) -> Example:
-    return {
-      "image": image,
-      "image_id": image_id,
-      "segments": np.zeros(image.shape[:2], np.uint8),
-      "labels": np.zeros(0, np.int32),
-      "crowd": np.zeros(0, bool),
-    }
-
-  def annotated(self, raw: Example) -> dict[str, object]:
-    return {name: raw[name] for name in ("image_id", "segments", "labels")}
-
-  def text(self, record) -> tuple[str, ...]:
-    return ()
-
-  def source(self, annotations: str, images: str) -> Source:
-    from rtune.data.sources.coco_panoptic import CocoPanoptic
-
-    return CocoPanoptic(annotations, images)
-
-  def draw(self, image: np.ndarray, record) -> np.ndarray:
+  def _draw(self, image: np.ndarray, record) -> np.ndarray:
     from rtune.display.draw_segments import draw_segments
 
     return draw_segments(image, record["segments"], record["labels"], self.classes)
+
+
+def _unlabeled(image: np.ndarray, image_id: int) -> Example:
+  return {
+    "image": image,
+    "image_id": image_id,
+    "segments": np.zeros(image.shape[:2], np.uint8),
+    "labels": np.zeros(0, np.int32),
+    "crowd": np.zeros(0, bool),
+  }
+
+
+def _annotated(raw: Example) -> dict[str, object]:
+  return {name: raw[name] for name in ("image_id", "segments", "labels")}
+
+
+def _source(annotations: str, images: str) -> Source:
+  from rtune.data.sources.coco_panoptic import CocoPanoptic
+
+  return CocoPanoptic(annotations, images)

@@ -1,113 +1,163 @@
 """What a task must say. Tasks are frozen dataclasses, so that compiled functions may key on them.
 
-A newcomer writes these functions in one file; everything else is shared.
+A newcomer writes six functions in one file; nobody inherits. How people see answers (`View`) and
+what a task learns from data (`Knowledge`) are records with defaults: a task that needs neither
+writes nothing about them.
 """
 
 import dataclasses
 import pathlib
-from collections.abc import Collection, Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from rtune import config
 from rtune.data.source import Example, Source
-from rtune.metrics.metric import Metric
-from rtune.policies.policy import Policy, Scored
+from rtune.policies.policy import Actions, Inputs, Scored
+from rtune.policies.space import Space
 
 Features = Mapping[str, Any]  # arrays of one image, or of a batch with a leading dimension
+Record = Mapping[str, Any]  # of one image, with "image_id": what metrics, files and drawings read
 
 
 @runtime_checkable
 class Task(Protocol):
-  """Turns a vision problem into answers that a policy can sample, and back.
+  """Turns a vision problem into answers that a policy can sample, and back."""
 
-  A task whose pictures do not show what the model is given may have `given(image)` beside: an image
-  [H, W, 3] as the model gets it, for the report.
-  """
-
-  headline: tuple[str, ...]  # names of the metric's numbers that the final table shows
-
-  def bind(self, source: Source) -> "Task":
-    """This task with what it must know of the training data, such as class names."""
+  def example(self, raw: Example, rng: np.random.Generator | None) -> Features:
+    """One image on the host, with static shapes; `rng` None means evaluation."""
     ...
 
-  def knows(self, names: Collection[str]) -> Mapping[str, Any]:
-    """What a reward with parameters of these names gets of them, such as the words of the data.
+  def inputs(self, batch: Features) -> Inputs:
+    """What the policy sees of a batch: an image, or an image and more. jit."""
+    ...
 
-    Raises:
-      UsageError: a reward that asks for these and no more cannot read this task's predictions.
+  def space(self) -> Space:
+    """What an answer is made of."""
+    ...
+
+  def targets(self, frozen: Any, batch: Features, key: Any) -> Actions:
+    """The answers that imitation imitates: actions [B, ...]. jit.
+
+    `frozen` is what another network of this task has learned, such as its code model; else {}.
     """
     ...
 
-  def save(self, folder: pathlib.Path) -> None:
-    """Writes into a workdir what `bind` has learned and no config can hold."""
-    ...
-
-  def load(self, folder: pathlib.Path) -> "Task":
-    """This task with what `save` has written; UsageError where that is of another task."""
-    ...
-
-  def example(self, raw: Example, rng: np.random.Generator | None, judged: bool = True) -> Features:
-    """One image on the host, with static shapes; `rng` None means evaluation.
-
-    `judged` false means that nobody will ask for its `truth`, which may take time to prepare.
-    """
-    ...
-
-  def policy(self, model: config.Model) -> Policy:
-    """What answers are drawn from."""
-    ...
-
-  def targets(self, frozen: Any, batch: Features, key: Any) -> Any:
-    """The answers that imitation imitates: actions [B, L]. jit."""
-    ...
-
-  def decode(self, frozen: Any, actions: Any, batch: Features, scored: Scored | None) -> Any:
-    """Actions [B, S, L] to predictions with the same leading dimensions. jit.
+  def decode(self, frozen: Any, actions: Actions, batch: Features, scored: Scored | None) -> Any:
+    """Actions [B, S, ...] to predictions with the same leading dimensions. jit.
 
     `scored`, where given, is the policy's own opinion of these actions.
     """
-    ...
-
-  def credit(self) -> Any:
-    """Weight of each position in the REINFORCE term: [L], or 1.0 for all."""
     ...
 
   def truth(self, batch: Features) -> Any:
     """What a reward may see of each image. jit."""
     ...
 
-  def record(self, prediction: Any, features: Features, raw: Example) -> Mapping[str, Any]:
-    """A prediction of one image as the metric and the results file want it. Host."""
-    ...
 
-  def metric(self, fast: bool = False) -> Metric:
-    """What is reported; `fast` asks for a quicker scorer of equal digits where there is one."""
-    ...
+def _record(prediction: Any, features: Features, raw: Example) -> Record:
+  del features
+  fields = {name: np.asarray(value) for name, value in prediction._asdict().items()}
+  return {"image_id": raw.get("image_id"), **fields}
 
-  def unlabeled(self, image: np.ndarray, image_id: int) -> Example:
-    """An example as `example` wants it, of an image [H, W, 3] that nobody has annotated."""
-    ...
 
-  def annotated(self, raw: Example) -> Mapping[str, Any]:
-    """The truth of an example as a record, to be drawn beside predictions."""
-    ...
+def _draw(image: np.ndarray, record: Record) -> np.ndarray:
+  del record
+  return image
 
-  def text(self, record: Mapping[str, Any]) -> tuple[str, ...]:
-    """A record in words, one line each, for the report; () where its picture says it all."""
-    ...
 
-  def source(self, annotations: str, images: str) -> Source:
-    """A user's annotation file with its folder of images ("" = as the file says)."""
-    ...
+def _no_text(record: Record) -> tuple[str, ...]:
+  del record
+  return ()
 
-  def draw(self, image: np.ndarray, record: Mapping[str, Any]) -> np.ndarray:
-    """The picture [H, W, 3] of a record on its image."""
-    ...
+
+def _annotated(raw: Example) -> Record:
+  return {name: value for name, value in raw.items() if name != "image"}
+
+
+def _unlabeled(image: np.ndarray, image_id: int) -> Example:
+  return {"image": image, "image_id": image_id}
+
+
+class View(NamedTuple):
+  """How people see a task's answers. All of it runs on the host, for one image.
+
+  Attributes:
+    record: (prediction, features, raw example) -> what the metric and the results file want.
+    draw: (image [H, W, 3], record) -> picture [H, W, 3] of the record on its image.
+    text: record -> its words, one line each, for the report; () where its picture says it all.
+    headline: the numbers of the metrics that the final table shows.
+    annotated: raw example -> its truth as a record, to be drawn beside predictions.
+    unlabeled: (image, image id) -> an example as `Task.example` wants it, of an image that nobody
+      has annotated.
+    given: image -> the image as the model gets it, where that is not what the picture shows.
+    source: (annotation file, folder of images or "") -> a user's own data as a source.
+    metrics: names of the metrics that a task is judged by unless the config names others.
+  """
+
+  record: Callable[[Any, Features, Example], Record] = _record
+  draw: Callable[[np.ndarray, Record], np.ndarray] = _draw
+  text: Callable[[Record], tuple[str, ...]] = _no_text
+  headline: tuple[str, ...] = ()
+  annotated: Callable[[Example], Record] = _annotated
+  unlabeled: Callable[[np.ndarray, int], Example] = _unlabeled
+  given: Callable[[np.ndarray], np.ndarray] | None = None
+  source: Callable[[str, str], Source] | None = None
+  metrics: tuple[str, ...] = ()
+
+
+def _knows_nothing(names: Collection[str]) -> Mapping[str, Any]:
+  del names
+  return {}
+
+
+def _keeps_nothing(folder: pathlib.Path) -> None:
+  del folder
+
+
+class Knowledge(NamedTuple):
+  """What a task learns from its training data.
+
+  Attributes:
+    bind: source -> the task with what it must know of it, such as class names; None: it needs none.
+    knows: names of parameters -> those of them that the task has a value for: so a reward or a
+      metric gets the words, or the classes, of the data. UsageError where it asks for these and no
+      more cannot read this task's predictions.
+    save: writes into a workdir what `bind` has learned and no config can hold.
+    load: workdir -> the task with what `save` has written; UsageError where that is of another
+      task. None: there is nothing to load.
+  """
+
+  bind: Callable[[Source], Task] | None = None
+  knows: Callable[[Collection[str]], Mapping[str, Any]] = _knows_nothing
+  save: Callable[[pathlib.Path], None] = _keeps_nothing
+  load: Callable[[pathlib.Path], Task] | None = None
+
+
+def view(task: Task) -> View:
+  """How people see this task's answers."""
+  return getattr(task, "view", View())
+
+
+def knowledge(task: Task) -> Knowledge:
+  """What this task learns from data."""
+  return getattr(task, "knowledge", Knowledge())
+
+
+def bind(task: Task, source: Source) -> Task:
+  """The task with what it must know of its training data."""
+  learn = knowledge(task).bind
+  return learn(source) if learn else task
+
+
+def load(task: Task, folder: pathlib.Path) -> Task:
+  """The task with what it has once learned, from a workdir."""
+  read = knowledge(task).load
+  return read(folder) if read else task
 
 
 def settings(task: Task) -> dict[str, Any]:
   """The fields of a task that its config holds: all but those with `learned` in their metadata."""
-  fields = dataclasses.fields(task)
-  return {f.name: getattr(task, f.name) for f in fields if not f.metadata.get("learned")}
+  fields = (f for f in dataclasses.fields(task) if not f.metadata.get("learned"))
+  values = {f.name: getattr(task, f.name) for f in fields}
+  return {k: v for k, v in values.items() if not isinstance(v, (View, Knowledge))}

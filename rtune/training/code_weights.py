@@ -18,6 +18,8 @@ from rtune.store import run_files, uvim_weights, weights
 from rtune.tasks.coded import CodedTask
 from rtune.tasks.task import Task
 
+NAME = "codes"  # the phase that trains a code model, and its weights
+
 
 def shapes(task: Task) -> Any:
   """The variables of a task's code model as shapes; {} where it has none."""
@@ -36,14 +38,14 @@ def random(task: Task, mesh: Mesh) -> Any:
 
 def check(config: configs.Config, task: Task, folder: pathlib.Path) -> None:
   """UsageError where a new run in `folder` asks for a code model in vain, or for one that fails."""
-  trained = "codes" in config.phases and not run_files.stand_in(config, "codes")
+  trained = NAME in config.phases and not (config.codes_init or config.init_from)
   if not isinstance(task, CodedTask):
-    for key, given in {"phases": "codes" in config.phases, "codes_init": config.codes_init}.items():
+    for key, given in {"phases": NAME in config.phases, "codes_init": config.codes_init}.items():
       if given:
         raise UsageError(
           f"config.{key} asks for a code model, but {config.task.fn} has none; leave it out."
         )
-  elif "codes" in config.phases[1:]:
+  elif NAME in config.phases[1:]:
     raise UsageError(
       f"config.phases is {config.phases}; codes comes first, the others write in it."
     )
@@ -58,18 +60,18 @@ def settle(config: configs.Config, task: Task, folder: pathlib.Path, mesh: Mesh)
   """
   if not isinstance(task, CodedTask):
     return {}
-  path, own = _find(config, folder), run_files.weights_path(folder, "codes")
+  path, own = _find(config, folder), run_files.weights_path(folder, NAME)
   if path != own and jax.process_index() == 0:
     console.stage(f"codes: {path} stands for it")
     loaded = uvim_weights.load_codes(path, shapes(task), console.say)
-    weights.save_weights(own, loaded, {"phase": "codes"})
+    weights.save_weights(own, loaded, {"phase": NAME})
   processes.barrier("code model")
   return load(task, folder, mesh)
 
 
 def load(task: Task, folder: pathlib.Path, mesh: Mesh) -> Any:
   """The code model of a workdir on the devices; {} where the task, or the workdir yet, has none."""
-  path = run_files.weights_path(folder, "codes")
+  path = run_files.weights_path(folder, NAME)
   if not isinstance(task, CodedTask) or not path.is_file():
     return {}
   variables = uvim_weights.load_codes(path, shapes(task))
@@ -77,14 +79,14 @@ def load(task: Task, folder: pathlib.Path, mesh: Mesh) -> Any:
 
 
 def _find(config: configs.Config, folder: pathlib.Path) -> pathlib.Path:
-  own = run_files.weights_path(folder, "codes")
+  own = run_files.weights_path(folder, NAME)
   if own.is_file():
     return own
   if config.codes_init:
-    return run_files.find_weights(config.codes_init, "config.codes_init", "codes")
+    return run_files.find_weights(config.codes_init, "config.codes_init", NAME)
   if config.init_from:
     start = pathlib.Path(config.init_from).expanduser()
-    beside = run_files.weights_path(start, "codes") if start.is_dir() else start.parent / own.name
+    beside = run_files.weights_path(start, NAME) if start.is_dir() else start.parent / own.name
     if beside.is_file():
       return beside
     raise UsageError(

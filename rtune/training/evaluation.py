@@ -1,4 +1,4 @@
-"""A split -> predictions, greedy or of beam search -> the task's metric. Every image counts once.
+"""A split -> predictions -> the metrics of the config. Every image counts once.
 
 Dimension key:
   B: batch of images
@@ -6,7 +6,7 @@ Dimension key:
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,14 +22,12 @@ from rtune.display import console
 from rtune.display.progress import Progress
 from rtune.errors import DataError, UsageError
 from rtune.metrics.metric import Metric
-from rtune.policies.policy import Policy
-from rtune.tasks.task import Task
+from rtune.tasks.task import Task, knowledge, view
 from rtune.training import restore
-from rtune.training.codes import make_reconstruct
+from rtune.training.phases import Phase, phase_of
+from rtune.training.predicting import Predict
 from rtune.training.restore import Restored
 from rtune.training.scoring import Scoring, make_scoring
-
-Predict = Callable[..., Any]
 
 
 class Judged(NamedTuple):
@@ -37,7 +35,7 @@ class Judged(NamedTuple):
 
   Attributes:
     index: its place in the source.
-    record: the prediction as the metric wants it.
+    record: the prediction as metrics want it.
     truth: the example without its image.
     reward: NaN where it could not be computed or was not asked for.
   """
@@ -48,50 +46,53 @@ class Judged(NamedTuple):
   reward: float
 
 
-def make_predict(task: Task, policy: Policy, frozen: Any, beam: int = 1) -> Predict:
-  """(params, batch) -> (actions [B, ...], predictions [B, ...]), jitted.
+class Judging(NamedTuple):
+  """What predictions are made and judged with.
 
-  By greedy decoding, or beam search with a `beam` of more than one. Raises UsageError where a
-  policy has no beam search.
+  Attributes:
+    frozen: what the task's functions take under this name.
+    scoring: of the run's reward; None where it has none.
   """
-  if beam > 1 and policy.search is None:
-    raise UsageError(f"A beam of {beam} is asked for, but this task's policy has no beam search.")
 
-  @functools.partial(jax.jit, compiler_options=policy.compiler_options)
-  def predict(frozen, params, batch):
-    images = batch["image"]
-    best = policy.mode(params, images) if beam <= 1 else policy.search(params, images, beam)
-    actions = best[:, None]
-    scored = policy.log_prob(params, batch["image"], actions)
-    predictions = task.decode(frozen, actions, batch, scored)
-    return actions, jax.tree.map(lambda x: x[:, 0], predictions)
-
-  return functools.partial(predict, frozen)
+  task: Task
+  frozen: Any
+  data: configs.Data
+  mesh: Mesh
+  metrics: Sequence[Metric]
+  scoring: Scoring | None
 
 
 def evaluate(
-  params: Any,
-  predict: Predict,
-  task: Task,
-  source: Source,
-  data: configs.Data,
-  mesh: Mesh,
-  scoring: Scoring | None = None,
-  num_examples: int = 0,
+  judging: Judging, params: Any, predict: Predict, source: Source, num_examples: int = 0
 ) -> dict[str, float]:
-  """The task's metric of a split, and the mean reward where a reward is given.
+  """The numbers of all metrics, and the mean reward where there is one.
 
   Args:
-    num_examples: how many of the split, from the first on; 0 = all.
+    predict: (frozen, params, batch) -> (actions, predictions).
+    num_examples: how many of the source, from the first on; 0 = all.
   """
-  metric = task.metric()
-  state, rewards = metric.init(), []
-  for one in judge(params, predict, task, source, data, mesh, scoring, num_examples):
-    state = metric.update(state, one.record, one.truth)
+  states, rewards = [metric.init() for metric in judging.metrics], []
+  for one in judge(judging, params, predict, source, num_examples):
+    states = _updated(judging.metrics, states, one)
     rewards.append(one.reward)
-  values = metric.compute(processes.gather_objects(state))
+  states = [processes.gather_objects(state) for state in states]
+  values = compute(judging.metrics, states)
   rewards = processes.gather_objects(rewards)
-  return {**values, "reward": mean_reward(rewards)} if scoring is not None else values
+  return {**values, "reward": mean_reward(rewards)} if judging.scoring else values
+
+
+def _updated(metrics: Sequence[Metric], states: Sequence[list], one: Judged) -> list[list]:
+  both = zip(metrics, states, strict=True)
+  return [metric.update(state, one.record, one.truth) for metric, state in both]
+
+
+def compute(metrics: Sequence[Metric], states: Sequence[list]) -> dict[str, float]:
+  """The numbers of all metrics; where two have one of the same name the first keeps it."""
+  values: dict[str, float] = {}
+  for place, (metric, state) in enumerate(zip(metrics, states, strict=True)):
+    for name, value in metric.compute(state).items():
+      values[name if name not in values else f"{name}_{place + 1}"] = value
+  return values
 
 
 def mean_reward(rewards: list[float]) -> float:
@@ -101,52 +102,45 @@ def mean_reward(rewards: list[float]) -> float:
 
 
 def judge(
-  params: Any,
-  predict: Predict,
-  task: Task,
-  source: Source,
-  data: configs.Data,
-  mesh: Mesh,
-  scoring: Scoring | None = None,
-  num_examples: int = 0,
+  judging: Judging, params: Any, predict: Predict, source: Source, num_examples: int = 0
 ) -> Iterator[Judged]:
   """Predictions of a split one by one, in its order; of several processes each yields its own."""
   total = min(len(source), num_examples or len(source))
-  params = sharding.gather(params, mesh)
+  params, frozen = sharding.gather(params, judging.mesh), judging.frozen
+  record = view(judging.task).record
   with Progress(total, "evaluate", "image", images_per_unit=1) as progress:
-    for batch, inputs in _batches(task, source, data, mesh, num_examples):
-      actions, predictions = predict(params, inputs)
+    for batch, inputs in _batches(judging, source, num_examples):
+      actions, predictions = predict(frozen, params, inputs)
       predictions = jax.tree.map(sharding.local_rows, predictions)
       rewards = [math.nan] * len(batch.truths)
-      if scoring is not None:
-        scores = sharding.local_rows(scoring.score(actions, inputs).reward)
+      if judging.scoring is not None:
+        scores = sharding.local_rows(judging.scoring.score(frozen, actions, inputs).reward)
         rewards = scores[batch.mask, 0].tolist()
       for row, truth in enumerate(batch.truths):
         one = jax.tree.map(lambda x, row=row: x[row], predictions)
         features = {name: value[row] for name, value in batch.features.items()}
-        record = task.record(one, features, truth)
-        yield Judged(int(batch.indices[row]), record, truth, rewards[row])
+        yield Judged(int(batch.indices[row]), record(one, features, truth), truth, rewards[row])
       progress.update(min(total, int(batch.indices[-1]) + 1))
 
 
 def _batches(
-  task: Task, source: Source, data: configs.Data, mesh: Mesh, num_examples: int
+  judging: Judging, source: Source, num_examples: int
 ) -> Iterator[tuple[loader.EvalBatch, dict[str, jax.Array]]]:
   """Batches of the split, on the host and on the devices."""
-  processes = sorted({device.process_index for device in mesh.devices.flat})
+  sharing = sorted({device.process_index for device in judging.mesh.devices.flat})
   batches = loader.eval_batches(
     source,
-    task.example,
-    batch_size=data.eval_batch_size,
-    num_threads=data.threads,
-    prefetch=data.prefetch,
+    judging.task.example,
+    batch_size=judging.data.eval_batch_size,
+    num_threads=judging.data.threads,
+    prefetch=judging.data.prefetch,
     num_examples=num_examples,
-    process_index=processes.index(jax.process_index()),
-    process_count=len(processes),
+    process_index=sharing.index(jax.process_index()),
+    process_count=len(sharing),
   )
   try:
     for batch in batches:
-      yield batch, sharding.put_batch(mesh, batch.features)
+      yield batch, sharding.put_batch(judging.mesh, batch.features)
   finally:
     batches.close()
 
@@ -155,60 +149,102 @@ class Evaluation(NamedTuple):
   """All that an evaluation of one phase says.
 
   Attributes:
-    values: the metric's numbers, and the mean reward where the run has one.
-    classes: the metric's number of each class; {} where it has none.
+    values: the numbers of all metrics, and the mean reward where the run has one.
+    classes: the metrics' number of each class; {} where they have none.
     judged: each image's outcome, without its truth.
-    state: of the metric, for `Metric.results`.
+    states: of the metrics, for `Metric.results`.
   """
 
   phase: str
   values: dict[str, float]
   classes: dict[str, float]
   judged: list[Judged]
-  state: list
+  states: list[list]
+
+
+def judging_of(run: Restored, metrics: Sequence[Metric]) -> Judging:
+  """What predictions of a workdir are judged with."""
+  scoring = scoring_of(run.config, run.task, run.mesh)
+  return Judging(run.task, run.frozen, run.config.data, run.mesh, metrics, scoring)
+
+
+def scoring_of(config: configs.Config, task: Task, mesh: Mesh) -> Scoring | None:
+  """The reward that a config names, if it names one."""
+  named = config.reward.fn or config.reward.fns
+  return make_scoring(config.reward, task, mesh) if named else None
+
+
+def predictor(run: Restored, effort: int = 1) -> Callable[[Phase], Predict]:
+  """Phase -> how its weights predict; those that do it alike share what is compiled."""
+  make = functools.cache(lambda predict: predict(run.task, run.policy, effort))
+  return lambda phase: make(phase.predict)
 
 
 def evaluate_phase(
-  run: Restored, phase: str, predict: Predict, source: Source, metric: Metric, num_examples: int
+  run: Restored,
+  phase: str,
+  predict: Callable[[Phase], Predict],
+  source: Source,
+  metrics: Sequence[Metric],
+  num_examples: int,
 ) -> Evaluation:
   """Evaluates the weights that a phase has left behind ("" = the last), in this process alone.
 
   Args:
-    predict: of `make_predict`; one for all phases compiles once. The phase codes has its own.
+    predict: of `predictor`.
     num_examples: how many of `source`, from the first on; 0 = all.
   """
   phase, params = restore.load_params(run, phase)
-  predict = make_reconstruct(run.task) if phase == "codes" else predict
-  reward, data = run.config.reward, run.config.data
-  scoring = make_scoring(reward, run.task, run.frozen, run.mesh) if reward.fn else None
+  judging = judging_of(run, metrics)
   total = min(len(source), num_examples or len(source))
   console.stage(f"{phase}: evaluating on {total} images")
-  judged, state = [], metric.init()
-  for one in judge(params, predict, run.task, source, data, run.mesh, scoring, num_examples):
-    state = metric.update(state, one.record, one.truth)
+  judged, states = [], [metric.init() for metric in metrics]
+  judging = judging._replace(frozen=phase_of(phase).learns.frozen(judging.frozen, params))
+  for one in judge(judging, params, predict(phase_of(phase)), source, num_examples):
+    states = _updated(metrics, states, one)
     judged.append(one._replace(truth={}))  # maps of thousands of images would fill the memory
-  values = metric.compute(state)
-  if scoring is not None:
+  values = compute(metrics, states)
+  if judging.scoring is not None:
     values["reward"] = mean_reward([one.reward for one in judged])
-  return Evaluation(phase, values, metric.details(state) if metric.details else {}, judged, state)
+  classes: dict[str, float] = {}
+  for metric, state in zip(metrics, states, strict=True):
+    classes |= metric.details(state) if metric.details else {}
+  return Evaluation(phase, values, classes, judged, states)
 
 
-def open_source(run: Restored, annotations: str = "", images: str = "") -> Source:
-  """The run's validation data, or a user's file with the same classes.
+def open_source(run: Restored, annotations: str = "", images: str = "", split: str = "") -> Source:
+  """The run's validation data, another of its splits, or a user's file with the same classes.
 
   Raises:
+    UsageError: the run has no such split.
     DataError: what is wrong with the data, or that its classes are others.
   """
   if annotations:
-    source = run.task.source(annotations, images)
+    source = _users(run, annotations, images)
+  elif split:
+    if split not in run.config.data.splits:
+      known = ", ".join(run.config.data.splits) or "none"
+      raise UsageError(f"{run.folder} has no split {split!r} in data.splits; there is {known}.")
+    source = build_part(run.config.data.splits[split], f"data.splits.{split}")
   else:
     source = build_part(run.config.data.val, "data.val")
   for text in getattr(source, "warnings", ()):
     console.warn(text)
-  ours, theirs = (getattr(part, "category_ids", None) for part in (run.task, source))
-  if ours != theirs:
+  ours = knowledge(run.task).knows(("category_ids",)).get("category_ids")
+  theirs = getattr(source, "category_ids", None)
+  if ours is not None and ours != theirs:  # a task that knows no classes takes any
     raise DataError(
       f"{annotations or 'data.val'} has other categories than the model was trained on: ids "
       f"{theirs}, not {ours}. Give the file the same 'categories' section."
     )
   return source
+
+
+def _users(run: Restored, annotations: str, images: str) -> Source:
+  open_users = view(run.task).source
+  if open_users is None:
+    raise UsageError(
+      f"{run.config.task.fn} does not say how annotation files are read (view.source); leave out "
+      "--annotations to evaluate on the run's own validation data."
+    )
+  return open_users(annotations, images)

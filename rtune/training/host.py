@@ -3,6 +3,7 @@
 Dimension key:
   B: batch of images
   S: samples for each image
+  T: decisions of an answer
 """
 
 import pathlib
@@ -19,6 +20,8 @@ from rtune.display import console
 from rtune.errors import RewardError, UsageError
 from rtune.rewards.mark import host_options
 
+CREDIT = "credit"  # what a reward says of each decision
+
 
 class HostReward:
   """Calls a host reward on [B, S] predictions: checks what comes back, holds to a time limit.
@@ -28,22 +31,36 @@ class HostReward:
     args: its keyword arguments.
     skip_errors: an exception invalidates the sample instead of ending the run.
     timeout_s: seconds for one call; 0 = no limit.
+    gather: lists of all processes as one, where several of them share the calls: then each has the
+      same parts, since what follows is one program of all.
   """
 
   def __init__(
-    self, fn: Callable, name: str, args: Mapping[str, Any], skip_errors: bool, timeout_s: float
+    self,
+    fn: Callable,
+    name: str,
+    args: Mapping[str, Any],
+    skip_errors: bool,
+    timeout_s: float,
+    gather: Callable[[list], list] = list,
   ):
     self._fn, self._name, self._args = fn, name, dict(args)
     self._batched = host_options(fn).batched
     self._skip_errors, self._timeout_s = skip_errors, timeout_s
+    self._gather = gather
+    self._shapes: dict[str, tuple[int, ...]] = {}  # of each part, once one has been seen
 
   def __call__(self, predictions: Any, truths: Any) -> dict[str, np.ndarray]:
-    """Trees of numpy arrays [B, S, ...] and [B, ...] -> parts [B, S]; NaN where there is none."""
+    """Trees of numpy arrays [B, S, ...] and [B, ...] -> parts [B, S], and credit [B, S, T].
+
+    NaN where there is none. The parts are those of the first call that gave any: others would make
+    another program of the update each time, and another one in each process.
+    """
     batch, samples = jax.tree.leaves(predictions)[0].shape[:2]
     pairs = [(b, s) for b in range(batch) for s in range(samples)]
     # Copies that cannot be written: a reward that edits its input must not change the next one's.
-    ones = [jax.tree.map(lambda x, at=at: _frozen(x[at]), predictions) for at in pairs]
-    own = [jax.tree.map(lambda x, b=b: _frozen(x[b]), truths) for b, _ in pairs]
+    ones = [jax.tree.map(lambda x, at=at: _read_only(x[at]), predictions) for at in pairs]
+    own = [jax.tree.map(lambda x, b=b: _read_only(x[b]), truths) for b, _ in pairs]
     if self._batched:
       results = self._call(ones, own)
       if results is None:
@@ -57,9 +74,35 @@ class HostReward:
     else:
       results = [self._call(one, truth) for one, truth in zip(ones, own, strict=True)]
     rows = [self._parts(result) for result in results]
-    keys = sorted({key for row in rows for key in row})
-    table = {key: np.array([row.get(key, np.nan) for row in rows], np.float32) for key in keys}
-    return {key: column.reshape(batch, samples) for key, column in table.items()}
+    self._settle_parts(rows)
+    table = {}
+    for key, shape in (self._shapes or {"reward": ()}).items():
+      none = np.full(shape, np.nan, np.float32)
+      column = np.stack([np.asarray(row.get(key, none), np.float32) for row in rows])
+      table[key] = column.reshape(batch, samples, *shape)
+    return table
+
+  def _settle_parts(self, rows: Sequence[Mapping[str, np.ndarray]]) -> None:
+    """What parts there are is settled once, by all processes; later ones are left out and said."""
+    mine = {key: value.shape for row in rows for key, value in row.items()}
+    if not self._shapes:
+      for shapes in self._gather([mine]):
+        self._shapes |= {key: shapes[key] for key in sorted(shapes)}
+    if not self._shapes:
+      return
+    for row in rows:
+      for key, value in row.items():
+        if key not in self._shapes:
+          console.warn_once(
+            f"{self._name} {key}",
+            f"{self._name} has begun to return the part {key!r}; the parts of its first results "
+            f"({', '.join(self._shapes)}) are logged, others are not.",
+          )
+        elif value.shape != self._shapes[key]:
+          raise UsageError(
+            f"{self._name} returned {key!r} of shape {value.shape} after {self._shapes[key]}; give "
+            "as many numbers each time."
+          )
 
   def _call(self, prediction: Any, truth: Any) -> Any:
     try:
@@ -99,29 +142,33 @@ class HostReward:
       raise error
     return result
 
-  def _parts(self, result: Any) -> dict[str, float]:
-    """One result as floats; None means no reward."""
+  def _parts(self, result: Any) -> dict[str, np.ndarray]:
+    """One result as float64 arrays; {} where there is no reward."""
+    if result is None:
+      return {}
     parts = dict(result) if isinstance(result, Mapping) else {"reward": result}
     if "reward" not in parts:
       raise UsageError(
         f"{self._name} returned a dict without 'reward'; its keys are {sorted(parts)}."
       )
-    return {key: self._number(key, value) for key, value in parts.items()}
+    return {key: self._numbers(key, value) for key, value in parts.items()}
 
-  def _number(self, key: str, value: Any) -> float:
+  def _numbers(self, key: str, value: Any) -> np.ndarray:
+    """A scalar; of credit [T]."""
     if value is None:
-      return float("nan")
+      return np.full((), np.nan)
     try:
       array = np.asarray(value, np.float64)
     except (TypeError, ValueError):
       array = None
-    if array is None or array.size != 1:
+    if key == CREDIT and array is not None and array.ndim == 1:
+      return array
+    if array is None or array.size != 1 or key == CREDIT:
       shape = getattr(array, "shape", None)
-      what = f"shape {shape}" if shape else repr(value)[:80]
-      raise UsageError(
-        f"{self._name} must return one number for one prediction; its {key!r} is {what}."
-      )
-    return float(array.reshape(()))
+      said = f"shape {shape}" if shape else repr(value)[:80]
+      must = "one number for each decision" if key == CREDIT else "one number for one prediction"
+      raise UsageError(f"{self._name} must return {must}; its {key!r} is {said}.")
+    return array.reshape(())
 
   def _user_traceback(self, error: Exception) -> str:
     """The traceback from the user's own frames on."""
@@ -132,7 +179,7 @@ class HostReward:
     return "".join(lines)
 
 
-def _frozen(array: np.ndarray | np.generic) -> np.ndarray:
+def _read_only(array: np.ndarray | np.generic) -> np.ndarray:
   copy = np.array(array)
   copy.flags.writeable = False
   return copy

@@ -1,10 +1,9 @@
-"""The loop, the same for every phase. What a step does: steps.py, reward_step.py, code_step.py."""
+"""The loop, the same for every phase. What a phase does is a record of phases.py."""
 
 import contextlib
-import functools
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -16,21 +15,19 @@ from rtune.devices import processes, sharding
 from rtune.display import console
 from rtune.display.logs import TIME, Clock, MetricLog
 from rtune.display.progress import Progress
-from rtune.errors import NumericError
-from rtune.report.write import write_report
 from rtune.store import run_files, weights, workdir
 from rtune.store.checkpoint import Checkpoints
-from rtune.training import code_weights, codes, tables, update
-from rtune.training.evaluation import evaluate, make_predict
-from rtune.training.optim import Schedule, check_optim, make_optimizer
-from rtune.training.reinforce import reward_step
-from rtune.training.scoring import make_lesson, make_scoring, with_frozen
-from rtune.training.setup import Setup, check_start, initial_params, prepare
+from rtune.tasks.task import knowledge
+from rtune.training import code_weights, start, tables
+from rtune.training.evaluation import Judging, evaluate, scoring_of
+from rtune.training.optim import Schedule
+from rtune.training.phases import Assembled, Phase, assemble, phase_of, planned, stand_in
+from rtune.training.setup import Setup, metrics_of, prepare
 from rtune.training.stopping import StopRequest, on_signals
+from rtune.training.update import Metrics, State
+from rtune.training.watch import Watch
 
-# Every phase draws its own data and randomness.
-_SEEDS = {"mle": 0, "control": 1, "reward": 2, "codes": 2**20}
-_SEEDS_A_RUN = 3
+_SEEDS_A_RUN = 3  # seeds of data that runs of neighboring seeds do not share
 
 
 class Run(NamedTuple):
@@ -47,23 +44,27 @@ class Run(NamedTuple):
 def run(
   config: configs.Config, folder: str, *, force: bool = False, allow_config_change: bool = False
 ) -> dict[str, Any]:
+  """`train` of what a config names."""
+  return train(prepare(config), folder, force=force, allow_config_change=allow_config_change)
+
+
+def train(
+  setup: Setup, folder: str, *, force: bool = False, allow_config_change: bool = False
+) -> dict[str, Any]:
   """Runs the phases that are not complete, from the last checkpoint on; returns the results.
 
   Raises:
     UsageError, DataError: before training starts and before anything is written.
-    NumericError: too many updates in a row were not finite; the last good checkpoint stays.
+    NumericError: too many updates in a row were not applied; the last good checkpoint stays.
     StorageError: a checkpoint could not be written or read.
     Preempted: asked to stop; everything is saved.
   """
-  for name in config.phases:
-    check_optim(getattr(config, name).optim, getattr(config, name).steps, f"config.{name}.optim")
-  setup = prepare(config)
   config = setup.config
-  check_start(setup, pathlib.Path(folder).expanduser())
+  start.check(setup, pathlib.Path(folder).expanduser())
   with _held(folder, force) as path, on_signals() as stop:
     if jax.process_index() == 0:
       run_files.settle_config(path, config, allow_config_change)
-      setup.task.save(path)
+      knowledge(setup.task).save(path)
     keep = config.checkpoints
     with contextlib.closing(
       Checkpoints(path / "checkpoints", keep.keep_last, keep.keep_every)
@@ -76,13 +77,7 @@ def run(
         tensorboard=config.tensorboard,
       ) as log:
         _run_phases(Run(setup, path, saves, log, stop, Clock()))
-  results = run_files.read_results(path)
-  if jax.process_index() == 0:
-    console.stage("writing the report")
-    console.say(
-      f"{write_report(path, setup.val)}\n{tables.results_table(results, setup.task.headline)}"
-    )
-  return results
+  return run_files.read_results(path)
 
 
 @contextlib.contextmanager
@@ -96,128 +91,121 @@ def _held(folder: str, force: bool) -> Iterator[pathlib.Path]:
 
 
 def _run_phases(this: Run) -> None:
-  config, offset = this.setup.config, 0
+  config = this.setup.config
+  spans = {name: offset for name, offset, _ in planned(config)}
   for name in config.phases:
-    given = run_files.stand_in(config, name)
-    if given:
-      console.stage(f"{name}: {given} stands for it")
+    phase = phase_of(name)
+    if name not in spans:
+      console.stage(f"{name}: {stand_in(config, name)} stands for it")
       continue
-    if name != "codes" and not this.setup.frozen:
+    if phase.learns.answers and not this.setup.frozen:
       frozen = code_weights.settle(config, this.setup.task, this.folder, this.setup.mesh)
       this = this._replace(setup=this.setup._replace(frozen=frozen))
     if name in run_files.read_results(this.folder):
       console.stage(f"{name}: already complete")
     else:
-      _run_phase(this, name, offset)
-    offset += getattr(config, name).steps
+      _run_phase(this, phase, spans[name])
 
 
-def _run_phase(this: Run, name: str, offset: int) -> None:
+def _run_phase(this: Run, phase: Phase, offset: int) -> None:
   """Trains to the end of a phase, then saves its weights, evaluates, and marks it complete."""
-  config, phase = this.setup.config, getattr(this.setup.config, name)
-  state, step_fn, learning_rate = _make_step(this, name)
-  measure = _make_evaluation(this, name)
+  config, name = this.setup.config, phase.name
+  settings = getattr(config, name)
+  made, state = _assemble(this, phase)
+  measure = _make_evaluation(this, phase)
   state, seconds = _resume(this, name, state)
-  start, begun = int(state.step), time.monotonic() - seconds
-  batches = loader.train_batches(
-    this.setup.train,
-    functools.partial(this.setup.task.example, judged=name == "reward"),
-    batch_size=phase.batch_size,
-    seed=config.seed * _SEEDS_A_RUN + _SEEDS[name],
-    start_step=start,
+  first, begun = int(state.step), time.monotonic() - seconds
+  batches = _train_batches(this, phase, first)
+  console.stage(f"{name}: steps {first} to {settings.steps}; the first one compiles")
+  progress = Progress(settings.steps, name, start=first, images_per_unit=settings.batch_size)
+  watch = Watch(config.max_bad_steps)
+  with contextlib.closing(batches), progress:
+    this.clock.take()
+    for done in range(first + 1, settings.steps + 1):
+      with this.clock("data"):
+        batch = sharding.put_batch(this.setup.mesh, next(batches))
+      with this.clock("update"):
+        state, metrics = made.programs.step(state, batch)
+        watch.look(offset + done, metrics)
+      shown = None
+      if done % config.log_every == 0 or done == settings.steps:
+        values = _fetch(this, metrics, made.learning_rate, done)
+        this.log.write(offset + done, values)
+        shown = {key: values[key] for key in ("loss", "reward/mean") if key in values}
+      if done == settings.steps:
+        watch.settle()
+      progress.update(done, shown)
+      if config.eval_every and done % config.eval_every == 0 and done < settings.steps:
+        this.log.write(offset + done, measure(state.params, config.eval_examples))
+      stopped = done % config.log_every == 0 or jax.process_count() == 1
+      stopped = stopped and _stop_agreed(this)
+      if stopped or done % config.checkpoints.every == 0 or done == settings.steps:
+        meta = {"phase": name, "step": offset + done, "seconds": time.monotonic() - begun}
+        this.saves.save(offset + done, state, meta)
+      if stopped:
+        this.saves.wait()
+        raise this.stop.preempted(f"{name} step {done} of {settings.steps} is saved")
+      this.saves.check_errors()
+  _finish_phase(this, phase, offset + settings.steps, state.params, measure, begun)
+
+
+def _assemble(this: Run, phase: Phase) -> tuple[Assembled, State]:
+  """A phase put together, and its first state."""
+  setup = this.setup
+  params = phase.start_from(setup, this.folder)
+  if jax.process_index() == 0:
+    tables.say_parameters(this.folder, setup.config, phase, params)
+  made = assemble(
+    phase, setup.config, setup.task, setup.policy, setup.frozen, setup.mesh, params, this.clock
+  )
+  return made, made.init(params)
+
+
+def _train_batches(this: Run, phase: Phase, start_step: int) -> Generator[dict, None, None]:
+  setup, config = this.setup, this.setup.config
+  return loader.train_batches(
+    setup.train,
+    setup.task.example,
+    batch_size=getattr(config, phase.name).batch_size,
+    seed=config.seed * _SEEDS_A_RUN + phase.seed,
+    start_step=start_step,
     num_threads=config.data.threads,
     prefetch=config.data.prefetch,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
-  console.stage(f"{name}: steps {start} to {phase.steps}; the first one compiles")
-  progress = Progress(phase.steps, name, start=start, images_per_unit=phase.batch_size)
-  with contextlib.closing(batches), progress:
-    this.clock.take()
-    for done in range(start + 1, phase.steps + 1):
-      with this.clock("data"):
-        batch = sharding.put_batch(this.setup.mesh, next(batches))
-      with this.clock("update"):
-        state, metrics = step_fn(state, batch)
-      shown = None
-      if done % config.log_every == 0 or done == phase.steps:
-        values = _fetch(this, metrics) | {"lr": float(learning_rate(done - 1))}
-        this.log.write(offset + done, values)
-        _check_finite(values, config, offset + done)
-        shown = {key: values[key] for key in ("loss", "reward/mean") if key in values}
-      progress.update(done, shown)
-      if config.eval_every and done % config.eval_every == 0 and done < phase.steps:
-        this.log.write(offset + done, measure(state.params, config.eval_examples))
-      stopped = _stop_agreed(this, done)
-      if stopped or done % config.checkpoints.every == 0 or done == phase.steps:
-        meta = {"phase": name, "step": offset + done, "seconds": time.monotonic() - begun}
-        this.saves.save(offset + done, state, meta)
-      if stopped:
-        this.saves.wait()
-        raise this.stop.preempted(f"{name} step {done} of {phase.steps} is saved")
-      this.saves.check_errors()
-  _finish_phase(this, name, offset + phase.steps, state.params, measure, begun)
 
 
-def _make_step(this: Run, name: str) -> tuple[update.State, update.Step, Schedule]:
-  """The first state of a phase, its step function and its learning rate."""
-  setup, config = this.setup, this.setup.config
-  phase = getattr(config, name)
-  params, coding = initial_params(setup, name, this.folder), name == "codes"
-  tables.say_parameters(this.folder, config, name, params)
-  trained = params["params"] if coding else params
-  optimizer, learning_rate = make_optimizer(phase.optim, phase.steps, trained, f"{name}.optim")
-  init = functools.partial(codes.init_state if coding else update.init_state, optimizer=optimizer)
-  strategy = "fsdp" if config.shard_parameters else "replicate"
-  shardings = sharding.param_shardings(setup.mesh, jax.eval_shape(init, params), strategy)
-  state = jax.jit(init, out_shardings=shardings)(params)
-  key = jax.random.fold_in(jax.random.key(config.seed), _SEEDS[name])
-  task, policy, frozen = setup.task, setup.policy, setup.frozen
-  if coding:
-    step = codes.codes_step(task, optimizer, phase, key, shardings)
-  elif name == "reward":
-    scoring = make_scoring(phase, task, frozen, setup.mesh)
-    reference = params if phase.kl else None
-    step = reward_step(
-      task, policy, optimizer, phase, frozen, key, scoring, reference, this.clock, shardings
-    )
-  else:
-    lesson = make_lesson(phase, task)
-    step = update.imitation_step(task, policy, optimizer, phase, frozen, key, shardings, lesson)
-  return state, step, learning_rate
+def _make_evaluation(this: Run, phase: Phase, effort: int = 1):
+  """(params, number of examples) -> {"val/...": value} and so on for each split.
 
-
-def _make_evaluation(this: Run, name: str, beam: int = 1):
-  """(params, number of examples) -> {"val/...": value}, of beam search "val/..._beam".
-
-  Of the phase codes what is measured is the truth after it has gone through the code model.
+  With more effort names end in what the policy calls it, such as "val/..._beam".
   """
-  setup, suffix = this.setup, "_beam" if beam > 1 else ""
-  if name == "codes":
-    predict = codes.make_reconstruct(setup.task)
-  else:
-    predict = make_predict(setup.task, setup.policy, setup.frozen, beam)
-  reward = setup.config.reward
-  scoring = make_scoring(reward, setup.task, setup.frozen, setup.mesh) if reward.fn else None
+  setup = this.setup
+  suffix = f"_{setup.policy.search}" if effort > 1 else ""
+  predict = phase.predict(setup.task, setup.policy, effort)
+  judging = Judging(
+    setup.task,
+    setup.frozen,
+    setup.config.data,
+    setup.mesh,
+    metrics_of(setup.config, setup.task),
+    scoring_of(setup.config, setup.task, setup.mesh),
+  )
 
   def measure(params, num_examples: int = 0) -> dict[str, float]:
+    values = {}
+    own = judging._replace(frozen=phase.learns.frozen(setup.frozen, params))
     with this.clock("eval"):
-      values = evaluate(
-        params,
-        predict,
-        setup.task,
-        setup.val,
-        setup.config.data,
-        setup.mesh,
-        with_frozen(scoring, params) if scoring and name == "codes" else scoring,
-        num_examples,
-      )
-    return {f"val/{key}{suffix}": value for key, value in values.items()}
+      for name, source in {"val": setup.val, **setup.splits}.items():
+        found = evaluate(own, params, predict, source, num_examples)
+        values |= {f"{name}/{key}{suffix}": value for key, value in found.items()}
+    return values
 
   return measure
 
 
-def _resume(this: Run, name: str, state: update.State) -> tuple[update.State, float]:
+def _resume(this: Run, name: str, state: State) -> tuple[State, float]:
   """The state of the last checkpoint and its seconds, where it is one of this phase."""
   meta = this.saves.latest_meta()
   if meta is None or meta["phase"] != name:
@@ -227,31 +215,24 @@ def _resume(this: Run, name: str, state: update.State) -> tuple[update.State, fl
   return state, meta["seconds"]
 
 
-def _fetch(this: Run, metrics: update.Metrics) -> dict[str, float]:
+def _fetch(this: Run, metrics: Metrics, learning_rate: Schedule, done: int) -> dict[str, float]:
   """A step's metrics on the host, and where the time since the last ones went."""
   with this.clock("update"):
     values = {key: float(np.asarray(value)) for key, value in metrics.items()}
+  # The schedule goes on with each update that is applied.
+  applied = done - int(values["skipped"] + values.get("unrewarded", 0))
+  values["lr"] = float(learning_rate(max(applied - 1, 0)))
   return values | {f"{TIME}{part}": seconds for part, seconds in this.clock.take().items()}
 
 
-def _check_finite(values: dict[str, float], config: configs.Config, step: int) -> None:
-  bad = int(values["skipped_in_a_row"])
-  if bad >= config.max_bad_steps:
-    raise NumericError(
-      f"step {step}: the last {bad} updates were not finite and were left out. The last good "
-      "checkpoint is kept; lower the learning rate or the clip_norm, or look at the reward."
-    )
-
-
-def _stop_agreed(this: Run, done: int) -> bool:
-  """Whether to stop now. Several processes decide together, now and then: it costs a message."""
+def _stop_agreed(this: Run) -> bool:
+  """Whether to stop now. Several processes decide together: it costs a message."""
   asked = this.stop.signal is not None
-  if jax.process_count() == 1:
-    return asked
-  return done % this.setup.config.log_every == 0 and any(processes.gather_objects([asked]))
+  return any(processes.gather_objects([asked]))
 
 
-def _finish_phase(this: Run, name: str, step: int, params, measure, begun: float) -> None:
+def _finish_phase(this: Run, phase: Phase, step: int, params, measure, begun: float) -> None:
+  name, config = phase.name, this.setup.config
   host_params = sharding.on_host(params)
   if jax.process_index() == 0:
     path = run_files.weights_path(this.folder, name)
@@ -260,11 +241,11 @@ def _finish_phase(this: Run, name: str, step: int, params, measure, begun: float
   processes.barrier(f"weights of {name}")
   console.stage(f"{name}: evaluating on {len(this.setup.val)} images")
   values = measure(params)
-  if this.setup.config.eval_beam > 1 and name != "codes":
-    values |= _make_evaluation(this, name, this.setup.config.eval_beam)(params)
+  if config.eval_beam > 1 and phase.learns.answers:
+    values |= _make_evaluation(this, phase, config.eval_beam)(params)
   this.log.write(step, values)
   this.saves.wait()
-  if this.stop.signal is not None:
+  if _stop_agreed(this):
     raise this.stop.preempted(f"{name} is trained and saved")
   if jax.process_index() == 0:
     run_files.add_results(this.folder, name, values, time.monotonic() - begun)

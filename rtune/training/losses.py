@@ -1,108 +1,191 @@
-"""Imitation and REINFORCE as functions of log-probabilities.
+"""Imitation, REINFORCE and extra losses, as functions of what a policy says of given answers.
+
+An extra loss is any function that a config names (`reward.losses`, `mle.losses`, with a weight
+each; `reward.kl`, `.entropy` and `.supervised` are short for three of them). Either it takes whole
+batches, and then its first parameter is `scored`; it may ask for `policy`, `reference` (the same
+answers as the model before tuning scores them), `actions`, `predictions` and `truth`. Or it takes
+one sample, `(outputs, actions, prediction, truth)`, and is mapped over B and S, such as
+`rtune.tasks.confidence:expected_iou`.
 
 Dimension key:
   B: batch of images
   S: samples for each image
-  L: positions of an answer
-  V: vocabulary
+  T: decisions of an answer
 """
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from rtune.policies.policy import Scored
+from rtune import config as configs
+from rtune.config.names import resolve
+from rtune.policies.policy import Policy, Scored
 
 
 def imitation(scored: Scored) -> Float[Array, ""]:
-  """Negative log-likelihood of the target, averaged over all positions of all answers.
+  """Negative log-likelihood of the target, averaged over all decisions of all answers.
 
-  Positions after the end count as zeros: the divisor is the same for every slice of a batch.
+  Decisions after the end count as zeros: the divisor is the same for every slice of a batch.
   """
-  return -jnp.mean(scored.log_prob)
+  return -jnp.mean(counted(scored))
 
 
-def advantages(
-  rewards_BS: Float[Array, "b s"],
-  valid_BS: Bool[Array, "b s"],
-  baseline: str,
-  greedy_B: Float[Array, "b"] | None = None,
-  normalize: bool = False,
-) -> Float[Array, "b s"]:
-  """How much better each sample did than what it is compared with.
-
-  Args:
-    rewards_BS: rewards of the samples.
-    valid_BS: false for a sample whose reward could not be computed: its advantage is 0 and it
-      leaves the baseline of its siblings.
-    baseline: "leave_one_out", the mean of the siblings (RLOO, 2402.14740); "paper", the same for
-      the first sample, which alone carries gradient (2302.08242 and its released reward); "greedy",
-      the reward of greedy decoding (SCST, 1612.00563); "batch", the mean of all samples of all
-      images; "none".
-    greedy_B: rewards of greedy decoding, for "greedy"; not finite where there is none.
-    normalize: divide by the standard deviation of the image's rewards (GRPO, 2402.03300).
-
-  Returns:
-    Advantages, scaled so that the mean over S of advantage x log-probability is the estimator. An
-    image with fewer than two valid samples has no leave-one-out baseline, and one without a greedy
-    reward no greedy one: its advantages are 0.
-  """
-  valid = valid_BS.astype(rewards_BS.dtype)
-  rewards_BS = jnp.where(valid_BS, rewards_BS, 0.0)
-  count_B1 = jnp.sum(valid, axis=1, keepdims=True)
-  mean_B1 = _mean(rewards_BS, valid_BS, axis=1)
-  if baseline in ("leave_one_out", "paper"):
-    # A reward minus the mean of the others, written with the mean of all.
-    scale_B1 = jnp.where(count_B1 > 1, count_B1 / jnp.maximum(count_B1 - 1, 1.0), 0.0)
-    result = (rewards_BS - mean_B1) * scale_B1
-    if baseline == "paper":
-      samples = rewards_BS.shape[1]
-      result = jnp.where(jnp.arange(samples) == 0, result * samples, 0.0)
-  elif baseline == "greedy":
-    known_B1 = jnp.isfinite(greedy_B)[:, None]
-    result = jnp.where(known_B1, rewards_BS - greedy_B[:, None], 0.0)
-  elif baseline == "batch":
-    result = rewards_BS - _mean(rewards_BS, valid_BS, axis=None)
-  else:
-    result = rewards_BS
-  if normalize:
-    deviation_B1 = jnp.sqrt(_mean((rewards_BS - mean_B1) ** 2, valid_BS, axis=1))
-    result = jnp.where(deviation_B1 > 0, result / (deviation_B1 + 1e-6), 0.0)
-  return result * valid
+def counted(scored: Scored) -> Float[Array, "b s t"]:
+  """Log-probabilities of the decisions that count, 0 for the others."""
+  return jnp.where(scored.mask > 0, scored.log_prob, 0.0)
 
 
-def _mean(
-  values_BS: Float[Array, "b s"], valid_BS: Bool[Array, "b s"], axis: int | None
-) -> Float[Array, "means 1"]:
-  """Mean of the valid values, 0 of none.
-
-  Counted from the lowest, so that the mean of equal values is exactly theirs: what rounding leaves
-  of their difference would be an advantage, and a large one after division by the deviation.
-  """
-  lowest = jnp.min(jnp.where(valid_BS, values_BS, jnp.inf), axis, keepdims=True)
-  total = jnp.sum(jnp.where(valid_BS, values_BS - lowest, 0.0), axis, keepdims=True)
-  count = jnp.sum(valid_BS, axis, keepdims=True)
-  return jnp.where(count > 0, lowest + total / jnp.maximum(count, 1), 0.0)
-
-
-def reinforce(scored: Scored, advantages_BS: Float[Array, "b s"]) -> Float[Array, ""]:
+def reinforce(
+  scored: Scored, advantages: Float[Array, "b s *t"], weights: Sequence[float] = ()
+) -> Float[Array, ""]:
   """Its gradient is the negative REINFORCE estimate of the gradient of the expected reward.
 
-  Divided by L, as the released docstring's mean over positions does, so that learning rates carry
+  Divided by T, as the released docstring's mean over positions does, so that learning rates carry
   over between answer lengths.
+
+  Args:
+    advantages: of whole answers [B, S], or of each decision [B, S, T].
+    weights: of each decision; (): all 1.
   """
-  log_prob_BS = jnp.sum(scored.log_prob, axis=-1)
-  weighted = jax.lax.stop_gradient(advantages_BS) * log_prob_BS
-  return -jnp.mean(weighted) / scored.log_prob.shape[-1]
+  log_prob_BST = counted(scored)
+  if len(weights):
+    log_prob_BST = log_prob_BST * jnp.asarray(weights, log_prob_BST.dtype)
+  advantages = jax.lax.stop_gradient(advantages)
+  if advantages.ndim == 2:
+    weighted_BS = advantages * jnp.sum(log_prob_BST, axis=-1)
+  else:
+    weighted_BS = jnp.sum(advantages * log_prob_BST, axis=-1)
+  return -jnp.mean(weighted_BS) / log_prob_BST.shape[-1]
 
 
-def kl_divergence(scored: Scored, reference: Scored) -> Float[Array, ""]:
-  """KL(policy || reference) of the next token, averaged over all positions of the samples.
+def kl(scored: Scored, policy: Policy, reference: Scored) -> Float[Array, ""]:
+  """KL(policy || reference) of whole answers, per decision: a sum over T, divided by T.
 
-  Exact in each position's distribution, sampled in the prefixes. Divided as `reinforce` is, so that
-  its weight trades it against the reward of a whole answer.
+  Exact in each decision's distribution, sampled in the decisions before it. Its gradient is that of
+  the expected KL: where decisions depend on earlier ones, each also answers for the KL after it.
   """
-  log_p = jax.nn.log_softmax(scored.logits)
-  log_q = jax.nn.log_softmax(jax.lax.stop_gradient(reference.logits))
-  kl_BSL = jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
-  return jnp.mean(kl_BSL * scored.mask)
+  return jnp.mean(_with_later(scored, policy, _divergence(scored, policy, reference)))
+
+
+def kl_of_next(scored: Scored, policy: Policy, reference: Scored) -> Float[Array, ""]:
+  """`kl` with a shorter gradient, as many implementations have it: of each decision by itself.
+
+  It leaves out how the decisions before depend on the parameters: 8 % off near the reference, more
+  than the gradient itself far from it; in return it adds no noise.
+  """
+  return jnp.mean(_divergence(scored, policy, reference))
+
+
+def entropy(scored: Scored, policy: Policy) -> Float[Array, ""]:
+  """Minus the entropy of whole answers, divided by T, with the gradient of its expectation."""
+  entropy_BST = policy.entropy(scored) * scored.mask
+  return -jnp.mean(_with_later(scored, policy, entropy_BST))
+
+
+def entropy_of_next(scored: Scored, policy: Policy) -> Float[Array, ""]:
+  """`entropy` with the gradient of each decision by itself; see `kl_of_next`."""
+  return -jnp.mean(policy.entropy(scored) * scored.mask)
+
+
+def _divergence(scored: Scored, policy: Policy, reference: Scored) -> Float[Array, "b s t"]:
+  return policy.divergence(scored, jax.lax.stop_gradient(reference)) * scored.mask
+
+
+def _with_later(
+  scored: Scored, policy: Policy, values_BST: Float[Array, "b s t"]
+) -> Float[Array, "b s t"]:
+  """The same values, with the gradient of their expectation.
+
+  A decision changes which later ones are met, so it answers for their values: the score function of
+  REINFORCE, compared with the siblings, which changes no expectation and takes noise away.
+  """
+  if not policy.sequential:
+    return values_BST
+  fixed = jax.lax.stop_gradient(values_BST)
+  later = jnp.flip(jnp.cumsum(jnp.flip(fixed, -1), -1), -1) - fixed
+  samples = later.shape[1]
+  if samples > 1:
+    later = (later - jnp.mean(later, axis=1, keepdims=True)) * samples / (samples - 1)
+  term = later * counted(scored)
+  return values_BST + term - jax.lax.stop_gradient(term)
+
+
+class Extra(NamedTuple):
+  """An extra loss.
+
+  Attributes:
+    name: of its term in the log, weight included.
+    weight: what it is multiplied by.
+    loss: called with those of the things offered that it needs, by name.
+    needs: their names.
+    measure: what its value before the weight is called in the log; "": it is not logged.
+  """
+
+  name: str
+  weight: float
+  loss: Callable[..., Float[Array, ""]]
+  needs: frozenset[str]
+  measure: str = ""
+
+
+def extra_losses(settings: configs.Imitate | configs.Reward) -> tuple[Extra, ...]:
+  """The extra losses of a phase, in the order in which they are added."""
+  found = []
+  if getattr(settings, "entropy", 0):
+    found.append(_extra("entropy_bonus", entropy, settings.entropy))
+  if getattr(settings, "kl", 0):
+    found.append(_extra("kl_term", kl, settings.kl)._replace(measure="kl"))
+  if settings.supervised.fn:
+    loss = resolve(settings.supervised.fn)
+    found.append(_extra("supervised", loss, settings.supervised_weight, settings.supervised.args))
+  taken = {extra.name for extra in found}
+  for part in settings.losses:
+    stem = name = part.fn.rpartition(":")[2]
+    count = 1
+    while name in taken:
+      count += 1
+      name = f"{stem}_{count}"
+    taken.add(name)
+    found.append(_extra(name, resolve(part.fn), part.weight, part.args))
+  return tuple(found)
+
+
+def _extra(
+  name: str, loss: Callable[..., Any], weight: float, args: Mapping[str, Any] = {}
+) -> Extra:
+  parameters = [p for p in inspect.signature(loss).parameters if p not in args]
+  if parameters[0] == "scored":
+    offered = {"scored", "policy", "reference", "actions", "predictions", "truth"}
+    needs = frozenset(parameters) & offered
+    return Extra(name, weight, lambda **given: loss(**given, **args), needs)
+
+  def one(outputs, actions, prediction, truth):
+    return loss(outputs, actions, prediction, truth, **args)
+
+  def mapped(scored, actions, predictions, truth):
+    over_samples = jax.vmap(one, in_axes=(0, 0, 0, None))
+    return jnp.mean(jax.vmap(over_samples)(scored.outputs, actions, predictions, truth))
+
+  return Extra(name, weight, mapped, frozenset(("scored", "actions", "predictions", "truth")))
+
+
+def needed(extras: Sequence[Extra]) -> frozenset[str]:
+  """What any of the extra losses asks for."""
+  return frozenset().union(*(extra.needs for extra in extras))
+
+
+def terms(
+  extras: Sequence[Extra], offered: Mapping[str, Any]
+) -> tuple[dict[str, Array], dict[str, Array]]:
+  """Weighted terms of the loss by name, and what is measured beside."""
+  weighted, measured = {}, {}
+  for extra in extras:
+    value = extra.loss(**{name: offered[name] for name in extra.needs})
+    weighted[extra.name] = extra.weight * value
+    if extra.measure:
+      measured[extra.measure] = value
+  return weighted, measured

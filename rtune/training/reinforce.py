@@ -1,89 +1,110 @@
-"""REINFORCE: what an update of the phase reward does, `(state, batch) -> (state, metrics)`.
+"""REINFORCE: what an update of the phase reward does.
+
+Three device programs, so that the time of each shows: sample -> score -> update.
 
 Dimension key:
   B: batch of images
   S: samples for each image
-  L: positions of an answer
+  T: decisions of an answer
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array
 
-from rtune import config
 from rtune.devices import sharding
-from rtune.policies.policy import Policy, Sampled, Scored
-from rtune.tasks.task import Task
+from rtune.display import console
+from rtune.errors import UsageError
+from rtune.policies.policy import Actions, Sampled, Scored
 from rtune.training import losses
-from rtune.training.scoring import Scores, Scoring
-from rtune.training.update import Batch, Metrics, State, Step, accumulate, apply_update, by_position
+from rtune.training.advantages import advantages, asks_for, named
+from rtune.training.scoring import Scores, Scoring, make_scoring
+from rtune.training.update import (
+  Batch,
+  Making,
+  Metrics,
+  Programs,
+  State,
+  accumulate,
+  apply_update,
+  by_decision,
+)
+
+_OWN = ("mean", "std", "min", "max", "alike", "invalid")  # below reward/ in the log
 
 
-def reward_step(
-  task: Task,
-  policy: Policy,
-  optimizer: optax.GradientTransformation,
-  phase: config.Reward,
-  frozen: Any,
-  key: Array,
-  scoring: Scoring,
-  reference: Any,
-  clock: Callable[[str], Any],
-  shardings: Any,
-) -> Step:
-  """REINFORCE: sample -> score -> update, three device programs, so that the time of each shows.
+def reinforce(making: Making, scoring: Scoring | None = None) -> Programs:
+  """REINFORCE with any policy, any reward and any advantage.
 
   Args:
-    scoring: gives rewards to actions, on the device or on the host.
-    reference: parameters that KL is measured from; not read where `phase.kl` is 0.
-    clock: context manager that adds up seconds under a name.
-    shardings: where the state lives, before and after.
+    scoring: gives rewards to actions; the config's if None.
   """
-
-  parts = phase.overlap
+  task, policy, settings = making.task, making.policy, making.settings
+  scoring = scoring or make_scoring(settings, task, making.mesh)
+  needs_greedy = asks_for(named(settings.baseline), "greedy")
+  parts, frozen, clock = settings.overlap, making.frozen, making.clock
+  reference = making.reference if "reference" in _needs(settings) else None
   decoding = functools.partial(jax.jit, compiler_options=policy.compiler_options)
 
   @decoding
-  def sample(params, step, images, part) -> Sampled:
-    sample_key = jax.random.fold_in(key, step)
+  def sample(params, step, batch, part) -> Sampled:
+    sample_key = jax.random.fold_in(making.key, step)
     if parts > 1:
       sample_key = jax.random.fold_in(sample_key, part)
-    params = sharding.whole(params, shardings)
-    return policy.sample(params, images, sample_key, phase.num_samples)
+    params = sharding.whole(params, making.shardings)
+    return policy.sample(params, task.inputs(batch), sample_key, settings.num_samples)
 
-  mode = decoding(lambda params, images: policy.mode(sharding.whole(params, shardings), images))
-  update = jax.jit(
-    reward_update(task, policy, optimizer, phase, scoring, shardings),
-    donate_argnums=1,
-    out_shardings=(shardings, None),
-  )
+  @decoding
+  def best(params, batch) -> Actions:
+    found = policy.best(sharding.whole(params, making.shardings), task.inputs(batch))
+    return jax.tree.map(lambda x: x[:, None], found)
+
+  update = jax.jit(reward_update(making), donate_argnums=1, out_shardings=(making.shardings, None))
 
   def step(state: State, batch: Batch) -> tuple[State, Metrics]:
     slices = _split(batch, parts)
     # All are dispatched at once: while the host scores one, the device samples the next.
-    pending = [sample(state.params, state.step, x["image"], i) for i, x in enumerate(slices)]
+    pending = [sample(state.params, state.step, x, i) for i, x in enumerate(slices)]
     scores = []
     for inputs, sampled in zip(slices, pending, strict=True):
       with clock("sample"):
         jax.block_until_ready(sampled)
       with clock("score"):
-        scores.append(jax.block_until_ready(scoring.score(sampled.actions, inputs)))
-    greedy_B = None
-    if phase.baseline == "greedy":
+        scores.append(jax.block_until_ready(scoring.score(frozen, sampled.actions, inputs)))
+    greedy = None
+    if needs_greedy:
       with clock("sample"):
-        greedy = jax.block_until_ready(mode(state.params, batch["image"]))
+        found = jax.block_until_ready(best(state.params, batch))
       with clock("score"):
-        greedy_B = scoring.score(greedy[:, None], batch).reward[:, 0]
+        greedy = scoring.score(frozen, found, batch)
     return jax.block_until_ready(
-      update(frozen, state, batch, _join(pending), _join(scores), greedy_B, reference)
+      update(frozen, state, batch, _join(pending), _join(scores), greedy, reference)
     )
 
-  return step
+  def lower(state, batch):
+    given = state.params, state.step, batch, 0
+    yield "sample", sample.lower(*given)
+    across = sharding.batch_sharding(making.mesh)
+    spread = functools.partial(
+      jax.tree.map, lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=across)
+    )
+    sampled = spread(jax.eval_shape(sample, *given))
+    if scoring.on_device:
+      yield "score", scoring.score.lower(frozen, sampled.actions, batch)
+      scores = spread(jax.eval_shape(scoring.score, frozen, sampled.actions, batch))
+    else:
+      shape = sampled.log_prob.shape[:2]
+      blank = Scores(jnp.zeros(shape), jnp.zeros(shape, bool), {})
+      scores = spread(jax.eval_shape(lambda: blank))
+    greedy = jax.tree.map(lambda x: spread(jax.ShapeDtypeStruct((x.shape[0], 1), x.dtype)), scores)
+    last = (sampled, scores, greedy if needs_greedy else None, reference)
+    yield "update", update.lower(frozen, state, batch, *last)
+
+  return Programs(step, lower)
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -98,49 +119,69 @@ def _join(slices: Sequence[Any]) -> Any:
   return jax.tree.map(lambda *x: jnp.stack(x, axis=1).reshape(-1, *x[0].shape[1:]), *slices)
 
 
-def reward_update(task, policy, optimizer, phase: config.Reward, scoring: Scoring, shardings: Any):
+def _needs(settings: Any) -> frozenset[str]:
+  return losses.needed(losses.extra_losses(settings))
+
+
+def reward_update(making: Making):
   """The part of a reward step with gradients."""
-  credit_L = task.credit()
+  task, policy, settings = making.task, making.policy, making.settings
+  extras = losses.extra_losses(settings)
+  needs, weights = losses.needed(extras), task.space().weights
+  baseline = named(settings.baseline)
 
   def loss_fn(params, part):
-    scored: Scored = policy.log_prob(params, part["batch"]["image"], part["actions"])
-    credited = scored._replace(log_prob=scored.log_prob * credit_L)
-    terms = {"reinforce": losses.reinforce(credited, part["advantages"])}
-    if phase.entropy:
-      terms["entropy_bonus"] = -phase.entropy * jnp.mean(scored.entropy)
-    if phase.kl:
-      reference = policy.log_prob(part["reference"], part["batch"]["image"], part["actions"])
-      kl = losses.kl_divergence(scored, reference)
-      terms["kl_term"] = phase.kl * kl
-    if scoring.supervised is not None:
-      given = part["frozen"], scored, part["actions"], part["batch"]
-      terms["supervised"] = scoring.supervised(*given)
-    aux = {name: jnp.asarray(value) for name, value in terms.items()}
-    if phase.kl:
-      aux["kl"] = kl
-    aux |= {"entropy": jnp.mean(scored.entropy), "alive": jnp.mean(scored.mask)}
-    aux |= {"length": jnp.mean(jnp.sum(scored.mask, axis=-1))}
-    return sum(terms.values()), aux | {"log_prob": scored.log_prob}
+    batch, actions = part["batch"], part["actions"]
+    inputs = task.inputs(batch)
+    scored: Scored = policy.score(params, inputs, actions)
+    offered = {"scored": scored, "policy": policy, "actions": actions}
+    if "reference" in needs:
+      offered["reference"] = policy.score(part["reference"], inputs, actions)
+    if "predictions" in needs:
+      offered["predictions"] = task.decode(part["frozen"], actions, batch, None)
+    if "truth" in needs:
+      offered["truth"] = task.truth(batch)
+    terms = {"reinforce": losses.reinforce(scored, part["advantages"], weights)}
+    weighted, measured = losses.terms(extras, offered)
+    terms |= weighted
+    aux = terms | measured
+    aux |= {"entropy": jnp.mean(policy.entropy(scored) * scored.mask)}
+    aux |= {"alive": jnp.mean(scored.mask)}
+    aux |= {name: jnp.mean(value) for name, value in policy.describe(scored).items()}
+    return sum(terms.values()), aux | {"log_prob": losses.counted(scored)}
 
-  def update(frozen, state: State, batch, sampled: Sampled, scores: Scores, greedy_B, reference):
-    advantages_BS = losses.advantages(
-      scores.reward, scores.valid, phase.baseline, greedy_B, phase.normalize
-    )
-    inputs = {"batch": dict(batch), "actions": sampled.actions, "advantages": advantages_BS}
+  def update(frozen, state: State, batch, sampled: Sampled, scores: Scores, greedy, reference):
+    rewards = scores.reward if scores.credit is None else _credit(scores.credit, sampled)
+    offered = {"sampled": sampled}
+    if greedy is not None:
+      offered["greedy"] = (greedy.reward if greedy.credit is None else greedy.credit)[:, 0]
+    compared = advantages(baseline, rewards, scores.valid, settings.normalize, **offered)
+    inputs = {"batch": dict(batch), "actions": sampled.actions, "advantages": compared}
     shared = {"frozen": frozen}
-    shared |= {"reference": sharding.whole(reference, shardings)} if phase.kl else {}
-    params = sharding.whole(state.params, shardings)
-    grads, loss, aux = accumulate(loss_fn, params, inputs, phase.accumulate, None, shared)
+    if "reference" in needs:
+      shared["reference"] = sharding.whole(reference, making.shardings)
+    params = sharding.whole(state.params, making.shardings)
+    grads, loss, aux = accumulate(loss_fn, params, inputs, settings.accumulate, None, shared)
     gap = jnp.max(jnp.abs(aux.pop("log_prob") - sampled.log_prob))
-    state, metrics = apply_update(state, optimizer, grads, loss, jnp.any(scores.valid))
-    metrics |= by_position(aux, ("entropy", "kl")) | {"log_prob_gap": gap}
-    metrics |= _reward_metrics(scores, advantages_BS)
+    state, metrics = apply_update(state, making.optimizer, grads, loss, jnp.any(scores.valid))
+    metrics |= {name: getattr(state, name) for name in ("unrewarded", "unrewarded_in_a_row")}
+    metrics |= by_decision(aux, ("entropy", "kl")) | {"log_prob_gap": gap}
+    metrics |= _reward_metrics(scores, compared)
     return state, metrics | {"unique": _unique_share(sampled.actions)}
 
   return update
 
 
-def _reward_metrics(scores: Scores, advantages_BS) -> Metrics:
+def _credit(credit: Array, sampled: Sampled) -> Array:
+  if credit.shape != sampled.log_prob.shape:
+    raise UsageError(
+      f"The reward gives credit for {credit.shape[-1]} decisions, but an answer consists of "
+      f"{sampled.log_prob.shape[-1]}; give one number for each."
+    )
+  return credit
+
+
+def _reward_metrics(scores: Scores, compared: Array) -> Metrics:
   """What rewards did: their spread, how many images teach something, how many failed."""
   valid = scores.valid
   reward = jnp.where(valid, scores.reward, 0.0)
@@ -148,9 +189,7 @@ def _reward_metrics(scores: Scores, advantages_BS) -> Metrics:
   mean = jnp.sum(reward) / count
   lowest = jnp.min(jnp.where(valid, scores.reward, jnp.inf), axis=1)
   highest = jnp.max(jnp.where(valid, scores.reward, -jnp.inf), axis=1)
-  parts = {
-    f"reward/{k}": jnp.sum(jnp.where(valid, v, 0.0)) / count for k, v in scores.parts.items()
-  }
+  parts = {f"reward/{_free(k)}": _mean_of_known(v, valid) for k, v in scores.parts.items()}
   return parts | {
     "reward/mean": mean,
     "reward/std": jnp.sqrt(jnp.sum(jnp.where(valid, (reward - mean) ** 2, 0.0)) / count),
@@ -158,12 +197,32 @@ def _reward_metrics(scores: Scores, advantages_BS) -> Metrics:
     "reward/max": jnp.max(highest),
     "reward/alike": jnp.mean(lowest >= highest),
     "reward/invalid": jnp.sum(~valid),
-    "advantage_std": jnp.std(advantages_BS),
+    "advantage_std": jnp.std(compared),
   }
 
 
-def _unique_share(actions_BSL: Int[Array, "b s l"]) -> Array:
+def _free(name: str) -> str:
+  """The name of a part in the log, where it does not hide a number of the trainer's own."""
+  if name not in _OWN:
+    return name
+  console.warn_once(
+    f"part {name}", f"the reward's part {name!r} is logged as reward/part_{name}: reward/{name} is "
+    "a number of rtune's own."
+  )  # fmt: skip
+  return f"part_{name}"
+
+
+def _mean_of_known(part: Array, valid: Array) -> Array:
+  """Over the valid samples that have this part; NaN where none has."""
+  known = valid & jnp.isfinite(part)
+  total = jnp.sum(jnp.where(known, part, 0.0))
+  return jnp.where(jnp.any(known), total / jnp.maximum(jnp.sum(known), 1), jnp.nan)
+
+
+def _unique_share(actions: Actions) -> Array:
   """Distinct answers of an image as a share of its samples."""
-  equal_BSS = jnp.all(actions_BSL[:, :, None] == actions_BSL[:, None, :], axis=-1)
+  leaves = [x.reshape(*x.shape[:2], -1) for x in jax.tree.leaves(actions)]
+  same = [jnp.all(x[:, :, None] == x[:, None, :], axis=-1) for x in leaves]
+  equal_BSS = functools.reduce(jnp.logical_and, same)
   first = ~jnp.any(jnp.tril(equal_BSS, -1), axis=-1)
   return jnp.mean(first)

@@ -14,10 +14,10 @@ from rtune.devices import sharding
 from rtune.errors import UsageError
 from rtune.policies.policy import Policy
 from rtune.store import run_files, uvim_weights, weights
-from rtune.tasks.task import Task
+from rtune.tasks.task import Task, load, view
 from rtune.training import code_weights
-
-PHASES = ("codes", "mle", "control", "reward")
+from rtune.training.phases import PHASES, phase_of
+from rtune.training.setup import build_policy, example_inputs
 
 
 class Restored(NamedTuple):
@@ -39,10 +39,10 @@ def restore(workdir: str | pathlib.Path) -> Restored:
   """
   folder = pathlib.Path(workdir).expanduser()
   config = run_files.read_config(folder)
-  task = build_part(config.task, "task").load(folder)
+  task = load(build_part(config.task, "task"), folder)
   mesh = sharding.make_mesh(devices=jax.local_devices())
   frozen = code_weights.load(task, folder, mesh)
-  return Restored(folder, config, task, task.policy(config.model), frozen, mesh)
+  return Restored(folder, config, task, build_policy(config, task), frozen, mesh)
 
 
 def with_batch_size(run: Restored, batch_size: int | None) -> Restored:
@@ -55,14 +55,19 @@ def with_batch_size(run: Restored, batch_size: int | None) -> Restored:
 
 
 def finished(run: Restored) -> tuple[str, ...]:
-  """The phases whose weights are there, in the order in which they are run."""
-  return tuple(name for name in PHASES if _weights_path(run, name).is_file())
+  """The phases whose weights are there, in the order in which the run has them.
+
+  First come those that others stand for, or that the config no longer names.
+  """
+  before = [phase.name for phase in PHASES if phase.name not in run.config.phases]
+  order = (*before, *run.config.phases)
+  return tuple(name for name in order if _weights_path(run, name).is_file())
 
 
 def load_params(run: Restored, phase: str = "") -> tuple[str, Any]:
   """The name and the parameters of a phase, by default the last one that is finished.
 
-  Those of the phase codes are the variables of the code model.
+  Those of a phase that trains a code model are its variables.
 
   Raises:
     UsageError: the phase is not there, or its weights are of another model.
@@ -72,10 +77,11 @@ def load_params(run: Restored, phase: str = "") -> tuple[str, Any]:
     found = f"there is {', '.join(there)}" if there else "no phase is finished"
     raise UsageError(f"{run.folder} has no weights of {phase or 'any phase'}; {found}.")
   phase = phase or there[-1]
-  if phase == "codes":
+  if not phase_of(phase).learns.answers:
     return phase, run.frozen
-  image = run.task.example(run.task.unlabeled(np.zeros((16, 16, 3), np.uint8), 0), None)["image"]
-  shapes = jax.eval_shape(run.policy.init, jax.random.key(0), image[None])
+  blank = view(run.task).unlabeled(np.zeros((16, 16, 3), np.uint8), 0)
+  inputs = example_inputs(run.task, blank)
+  shapes = jax.eval_shape(run.policy.init, jax.random.key(0), inputs)
   params = weights.merge(shapes, uvim_weights.load_policy(_weights_path(run, phase)))
   return phase, jax.device_put(params, sharding.replicated(run.mesh))
 

@@ -1,14 +1,13 @@
-"""From a reward of one prediction to the rewards of a batch of sampled answers.
+"""From rewards of one prediction to the rewards of a batch of sampled answers.
 
 Dimension key:
   B: batch of images
   S: samples for each image
+  T: decisions of an answer
 """
 
-import dataclasses
-import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,153 +17,168 @@ from jaxtyping import Array, Bool, Float
 
 from rtune import config as configs
 from rtune.config.names import resolve
-from rtune.devices import sharding
+from rtune.devices import processes, sharding
 from rtune.errors import UsageError
 from rtune.rewards.mark import host_options
-from rtune.tasks.task import Task
-from rtune.training.host import HostReward
+from rtune.tasks.task import Task, knowledge
+from rtune.training.host import CREDIT, HostReward
 
 _NEEDS_VALUES = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
 
 
 class Scores(NamedTuple):
-  """Rewards of sampled answers; where `valid` is false the reward could not be computed."""
+  """Rewards of sampled answers; where `valid` is false the reward could not be computed.
+
+  `credit` is what each decision earned, where a reward says so.
+  """
 
   reward: Float[Array, "b s"]
   valid: Bool[Array, "b s"]
   parts: Mapping[str, Float[Array, "b s"]]
+  credit: Float[Array, "b s t"] | None = None
 
 
 class Scoring(NamedTuple):
   """How answers are judged.
 
   Attributes:
-    score: (actions [B, S, ...], batch) -> Scores: a function of (frozen, actions, batch) with
-      `frozen` bound, so that it is an argument of what is compiled, not a constant in it.
-    supervised: (frozen, Scored, actions [B, S, L], batch) -> scalar loss on the policy's own
-      samples, or None. jit, with gradient.
+    score: (frozen, actions [B, S, ...], batch) -> Scores.
+    on_device: whether `score` is one jitted program.
   """
 
   score: Callable[..., Scores]
-  supervised: Callable[..., Array] | None = None
+  on_device: bool
 
 
-class Lesson(NamedTuple):
-  """What imitation teaches beside the truth.
+class Named(NamedTuple):
+  """One of the rewards of a config."""
 
-  Attributes:
-    mistakes: (batch, key) -> actions [B, L] with mistakes. jit.
-    loss: (frozen, Scored, actions [B, 1, L], batch) -> scalar loss on them. jit, with gradient.
-  """
-
-  mistakes: Callable[..., Array]
-  loss: Callable[..., Array]
+  name: str
+  weight: float
+  call: Callable[..., Any]
+  args: dict[str, Any]
+  key: str  # what messages call it
 
 
-def make_scoring(phase: configs.Reward, task: Task, frozen: Any, mesh: Mesh) -> Scoring:
-  """The scoring that a config names: on the device, or on the host where it is marked so."""
-  reward_fn = resolve(phase.fn)
-  phase = dataclasses.replace(phase, args=with_known(reward_fn, phase.args, task))
-  if host_options(reward_fn) is None:
-    score = _on_device(reward_fn, phase, task)
-  else:
-    call = HostReward(reward_fn, phase.fn, phase.args, phase.on_error == "skip", phase.timeout_s)
-    score = _on_host(call, task, mesh)
-  scoring = Scoring(functools.partial(score, frozen))
-  return scoring._replace(supervised=_supervised(phase, task)) if phase.supervised.fn else scoring
+def make_scoring(reward: configs.Reward, task: Task, mesh: Mesh) -> Scoring:
+  """The scoring that a config names: on the device, or on the host where a reward is marked so."""
+  rewards = named_rewards(reward, task)
+  hosted = [one for one in rewards if host_options(one.call) is not None]
+  inside = [one for one in rewards if host_options(one.call) is None]
+  device = _on_device(inside, task) if inside else None
+  if not hosted:
+    return Scoring(jax.jit(lambda *given: _scores(rewards, device(*given))), True)
+  # A mesh of one process is that of a command, or of a report that one process writes alone.
+  shared = len({device.process_index for device in mesh.devices.flat}) > 1
+  gather = processes.gather_objects if shared else list
+  calls = {
+    one.name: HostReward(
+      one.call, one.key, one.args, reward.on_error == "skip", reward.timeout_s, gather
+    )
+    for one in hosted
+  }
+  host = _on_host(calls, task, mesh)
+  device = jax.jit(device) if device else lambda *given: {}
+  return Scoring(lambda *given: _scores(rewards, device(*given) | host(*given)), False)
 
 
-def with_frozen(scoring: Scoring, frozen: Any) -> Scoring:
-  """The same scoring with another code model; nothing is compiled again."""
-  return scoring._replace(score=functools.partial(scoring.score.func, frozen))
-
-
-def make_lesson(phase: configs.Imitate, task: Task) -> Lesson | None:
-  """The lesson that a phase of imitation names, if it names one."""
-  if not phase.supervised.fn:
-    return None
-  make = functools.partial(resolve(phase.mistakes.fn), task, **phase.mistakes.args)
-  return Lesson(make, _supervised(phase, task))
+def named_rewards(reward: configs.Reward, task: Task) -> list[Named]:
+  """The rewards of a config with their arguments, those that the task knows among them."""
+  parts = reward.fns or (configs.Weighted(reward.fn, reward.args),)
+  found: list[Named] = []
+  for part in parts:
+    call = resolve(part.fn)
+    stem = name = part.fn.rpartition(":")[2]
+    count = 1
+    while name in {one.name for one in found}:
+      count += 1
+      name = f"{stem}_{count}"
+    found.append(Named(name, part.weight, call, with_known(call, part.args, task), part.fn))
+  return found
 
 
 def with_known(fn: Callable, args: Mapping[str, Any], task: Task) -> dict[str, Any]:
-  """Arguments for a reward, and with them what the task knows and the reward has a name for."""
-  known = task.knows(inspect.signature(fn).parameters.keys())
+  """Arguments for a function, and with them what the task knows and the function has a name for."""
+  known = knowledge(task).knows(inspect.signature(fn).parameters.keys())
   return {**known, **args}
 
 
-def _on_device(reward_fn, phase: configs.Reward, task: Task):
-  """One jitted program: decode, then the reward mapped over B and S."""
+def _on_device(rewards: Sequence[Named], task: Task):
+  """Decode, then all rewards mapped over B and S: {name: {part: [B, S]}}."""
 
   def one(prediction, truth):
-    try:
-      return _as_parts(reward_fn(prediction, truth, **phase.args), phase.fn)
-    except _NEEDS_VALUES as error:
-      raise UsageError(
-        f"{phase.fn} needs concrete numbers (numpy, if, float()). Mark it with @on_host from "
-        "rtune.training.host, or write it in jax.numpy."
-      ) from error
-    except TypeError as error:
-      raise UsageError(
-        f"{phase.fn} cannot be called so: {error}. See config.reward.args."
-      ) from error
+    return {reward.name: _call(reward, prediction, truth) for reward in rewards}
 
-  @jax.jit
-  def score(frozen, actions, batch) -> Scores:
+  def score(frozen, actions, batch):
     predictions = task.decode(frozen, actions, batch, None)
     over_samples = jax.vmap(one, in_axes=(0, None))
-    parts = jax.vmap(over_samples)(predictions, task.truth(batch))
-    return _scores(parts)
+    return jax.vmap(over_samples)(predictions, task.truth(batch))
 
   return score
 
 
-def _on_host(call: HostReward, task: Task, mesh: Mesh):
+def _call(reward: Named, prediction, truth) -> dict[str, Array]:
+  try:
+    return _as_parts(reward.call(prediction, truth, **reward.args), reward.key)
+  except _NEEDS_VALUES as error:
+    raise UsageError(
+      f"{reward.key} needs concrete numbers (numpy, if, float()). Mark it with @on_host from "
+      "rtune.rewards.mark, or write it in jax.numpy."
+    ) from error
+  except TypeError as error:
+    raise UsageError(
+      f"{reward.key} cannot be called so: {error}. See config.reward.args."
+    ) from error
+
+
+def _on_host(calls: Mapping[str, HostReward], task: Task, mesh: Mesh):
   """Decode on the device, judge on the host, every process its own images."""
 
   @jax.jit
   def decode(frozen, actions, batch):
     return task.decode(frozen, actions, batch, None), task.truth(batch)
 
-  def score(frozen, actions, batch) -> Scores:
+  def score(frozen, actions, batch):
     predictions, truths = jax.tree.map(sharding.local_rows, decode(frozen, actions, batch))
-    return _scores(sharding.put_batch(mesh, call(predictions, truths)))
+    return {
+      name: sharding.put_batch(mesh, call(predictions, truths)) for name, call in calls.items()
+    }
 
   return score
 
 
-def _supervised(phase: configs.Imitate | configs.Reward, task: Task):
-  """The extra loss, mapped over B and S and averaged."""
-  extra_fn = resolve(phase.supervised.fn)
-
-  def one(logits, actions, prediction, truth):
-    return extra_fn(logits, actions, prediction, truth, **phase.supervised.args)
-
-  def loss(frozen, scored, actions, batch):
-    predictions = task.decode(frozen, actions, batch, None)
-    over_samples = jax.vmap(one, in_axes=(0, 0, 0, None))
-    losses_BS = jax.vmap(over_samples)(scored.logits, actions, predictions, task.truth(batch))
-    return phase.supervised_weight * jnp.mean(losses_BS)
-
-  return loss
-
-
-def _scores(parts: Mapping[str, Array]) -> Scores:
-  parts = dict(parts)
-  reward = parts.pop("reward")
-  return Scores(reward, jnp.isfinite(reward), parts)
+def _scores(rewards: Sequence[Named], found: Mapping[str, Mapping[str, Array]]) -> Scores:
+  """Weighted sums over the rewards; of several each is a part, with its own parts below it."""
+  single = len(rewards) == 1 and rewards[0].weight == 1
+  total, credit, parts = 0.0, 0.0, {}
+  has_credit = any(CREDIT in values for values in found.values())
+  for reward in rewards:
+    values = dict(found[reward.name])
+    own = values.pop("reward")
+    earned = values.pop(CREDIT, own[..., None])
+    total = own if single else total + reward.weight * own
+    credit = earned if single else credit + reward.weight * earned
+    prefix = "" if len(rewards) == 1 else f"{reward.name}/"
+    parts |= {f"{prefix}{name}": value for name, value in values.items()}
+    if len(rewards) > 1:
+      parts[reward.name] = own
+  valid = jnp.isfinite(total)
+  if not has_credit:
+    return Scores(total, valid, parts)
+  return Scores(total, valid & jnp.all(jnp.isfinite(credit), axis=-1), parts, credit)
 
 
 def _as_parts(result: Any, name: str) -> dict[str, Array]:
-  """A reward's scalar or dict as a dict of float32 scalars."""
+  """A reward's scalar or dict as a dict of float32 scalars, and of credit [T] where it is given."""
   parts = dict(result) if isinstance(result, Mapping) else {"reward": result}
   if "reward" not in parts:
     raise UsageError(f"{name} returned a dict without 'reward'; its keys are {sorted(parts)}.")
   parts = {key: jnp.asarray(value, jnp.float32) for key, value in parts.items()}
   for key, value in parts.items():
-    if value.shape != ():
+    if value.ndim != (1 if key == CREDIT else 0):
+      what = "one number for each decision" if key == CREDIT else "one number for one prediction"
       raise UsageError(
-        f"{name} must return one number for one prediction; {key!r} has shape {value.shape}. "
+        f"{name} must return {what}; {key!r} has shape {value.shape}. "
         "rtune maps it over images and samples itself."
       )
   return parts

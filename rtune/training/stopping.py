@@ -19,7 +19,8 @@ class StopRequest:
   def preempted(self, where: str) -> Preempted:
     """The exception to leave with, once everything is saved."""
     code = 130 if self.signal == signal.SIGINT else 75
-    return Preempted(f"Stopped by {self.signal.name}; {where}. The same command goes on.", code)
+    by = self.signal.name if self.signal else "another process"
+    return Preempted(f"Stopped by {by}; {where}. The same command goes on.", code)
 
 
 @contextlib.contextmanager

@@ -3,28 +3,31 @@
 import pathlib
 from typing import Any
 
-import jax
 from clu import parameter_overview
 
 from rtune import config as configs
 from rtune.display import console
-from rtune.store import run_files
+from rtune.store import run_files, weights
+from rtune.training.phases import Phase, phase_of
 
 
-def say_parameters(folder: pathlib.Path, config: configs.Config, phase: str, params: Any) -> None:
-  """Parameters of each part of the code model and of the policy, each once in a run.
+def say_parameters(folder: pathlib.Path, config: configs.Config, phase: Phase, params: Any) -> None:
+  """Parameters of each part of what a phase trains, each once in a run.
 
-  parameters.txt and parameters_codes.txt have every array.
+  parameters.txt has every array of the policy, parameters_<phase>.txt those of another network.
   """
-  first = next((name for name in config.phases if name != "codes"), "")
-  if phase not in ("codes", first) and not config.init_from:
+  same = [name for name in config.phases if phase_of(name).learns is phase.learns]
+  if phase.name != same[0] and not config.init_from:
     return
-  parts = {f"{a}/{b}": params[a][b] for a in params for b in params[a]}
-  rows = [(name, sum(x.size for x in jax.tree.leaves(part))) for name, part in parts.items()]
+  parts: dict[str, int] = {}
+  for name, leaf in weights.flatten(params).items():
+    part = "/".join(name.split("/")[:2])
+    parts[part] = parts.get(part, 0) + leaf.size
+  rows = list(parts.items())
   total = ("total", sum(count for _, count in rows))
   console.say(console.table([*rows, total], ("part", "parameters")))
   overview = parameter_overview.get_parameter_overview(params, include_stats=False)
-  file = "parameters_codes.txt" if phase == "codes" else "parameters.txt"
+  file = "parameters.txt" if phase.learns.answers else f"parameters_{phase.name}.txt"
   run_files.write_whole(folder / file, overview + "\n")
 
 

@@ -1,28 +1,24 @@
-"""What every update has in common, and that of imitation: `(state, batch) -> (state, metrics)`.
+"""What every update has in common: `(state, batch) -> (state, metrics)`.
 
-That of tuning is in reward_step.py, that of a code model in code_step.py.
+What is computed in it is said by imitate.py, reinforce.py and codes.py.
 
 Dimension key:
   B: batch of images
   S: samples for each image
-  L: positions of an answer
+  T: decisions of an answer
 """
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
-from rtune import config
-from rtune.devices import sharding
 from rtune.policies.policy import Policy
 from rtune.tasks.task import Task
-from rtune.training import losses
-from rtune.training.scoring import Lesson
 
 Batch = Mapping[str, Array]
 Metrics = dict[str, Array]
@@ -37,7 +33,9 @@ class State(NamedTuple):
     params: what is trained.
     opt_state: the optimizer's.
     skipped: updates of this phase that were not applied because something was not finite.
-    skipped_in_a_row: those since the last one that was applied.
+    skipped_in_a_row: those since the last one that was finite.
+    unrewarded: updates that were not applied because no answer of the batch had a valid reward.
+    unrewarded_in_a_row: those since the last batch that had one.
   """
 
   step: Int[Array, ""]
@@ -45,67 +43,75 @@ class State(NamedTuple):
   opt_state: Any
   skipped: Int[Array, ""]
   skipped_in_a_row: Int[Array, ""]
+  unrewarded: Int[Array, ""]
+  unrewarded_in_a_row: Int[Array, ""]
+
+
+class Programs(NamedTuple):
+  """What a phase does in a step.
+
+  Attributes:
+    step: (state, batch) -> (state, metrics).
+    lower: (state, batch), as shapes -> the device programs of a step by name, lowered: so that they
+      can be compiled for machines that are not there.
+  """
+
+  step: Step
+  lower: Callable[[State, Batch], Iterator[tuple[str, jax.stages.Lowered]]]
+
+
+class Making(NamedTuple):
+  """What a step is made of.
+
+  Attributes:
+    settings: of the phase, from the config.
+    frozen: what the task's functions take under this name; arrays, or shapes.
+    shardings: where the state lives, before and after.
+    reference: parameters that tuning starts from; read where a loss asks for them.
+    clock: context manager that adds up seconds under a name.
+  """
+
+  task: Task
+  policy: Policy
+  settings: Any
+  frozen: Any
+  optimizer: optax.GradientTransformation
+  key: Array
+  shardings: Any
+  mesh: Mesh
+  reference: Any
+  clock: Callable[[str], Any]
+
+
+class Learned(NamedTuple):
+  """What a phase trains.
+
+  Attributes:
+    answers: whether its weights predict by themselves.
+    trained: params -> those that have a gradient.
+    init: (params, optimizer) -> the state at the start of a phase.
+    frozen: (what there was, params) -> what the task's functions take as `frozen` with these.
+  """
+
+  answers: bool
+  trained: Callable[[Any], Any]
+  init: Callable[[Any, optax.GradientTransformation], State]
+  frozen: Callable[[Any, Any], Any]
 
 
 def init_state(params: Any, optimizer: optax.GradientTransformation) -> State:
   """The state at the start of a phase."""
-  # Three arrays, not one thrice: a donated buffer may stand in a state only once.
-  zeros = [jnp.zeros((), jnp.int32) for _ in range(3)]
-  return State(zeros[0], params, optimizer.init(params), zeros[1], zeros[2])
+  # Five arrays, not one five times: a donated buffer may stand in a state only once.
+  step, *counts = [jnp.zeros((), jnp.int32) for _ in range(5)]
+  return State(step, params, optimizer.init(params), *counts)
 
 
-def imitation_step(
-  task: Task,
-  policy: Policy,
-  optimizer: optax.GradientTransformation,
-  phase: config.Imitate,
-  frozen: Any,
-  key: Array,
-  shardings: Any,
-  lesson: Lesson | None = None,
-) -> Step:
-  """Maximum likelihood: raises the log-probability of the ground truth.
-
-  Args:
-    frozen: arrays, which are an argument of the compiled step, not constants in it.
-    shardings: where the state lives, before and after.
-    lesson: what is learned beside it, on answers with mistakes.
-
-  Returns:
-    A jitted function with `frozen` bound as its first argument.
-  """
-
-  def loss_fn(params, part):
-    batch, answers_BSL = part["batch"], part["answers"]
-    both = policy.log_prob(params, batch["image"], answers_BSL, part["key"])
-    scored, rest = (jax.tree.map(lambda x, i=i: x[:, i], both) for i in (slice(1), slice(1, None)))
-    aux = {
-      "nll": -jnp.mean(scored.log_prob),
-      "alive": jnp.mean(scored.mask),
-      "length": jnp.mean(jnp.sum(scored.mask, axis=-1)),
-      "entropy": jnp.mean(scored.entropy),
-    }
-    loss = losses.imitation(scored)
-    if lesson:
-      aux["supervised"] = lesson.loss(part["frozen"], rest, answers_BSL[:, 1:], batch)
-      loss += aux["supervised"]
-    return loss, aux
-
-  @functools.partial(jax.jit, donate_argnums=1, out_shardings=(shardings, None))
-  def step(frozen, state: State, batch: Batch) -> tuple[State, Metrics]:
-    target_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-    answers = [task.targets(frozen, batch, target_key)]
-    if lesson:
-      answers.append(lesson.mistakes(batch, jax.random.fold_in(target_key, 1)))
-    inputs = {"batch": dict(batch), "answers": jnp.stack(answers, axis=1)}
-    params = sharding.whole(state.params, shardings)
-    grads, loss, aux = accumulate(
-      loss_fn, params, inputs, phase.accumulate, dropout_key, {"frozen": frozen}
-    )
-    state, metrics = apply_update(state, optimizer, grads, loss)
-    return state, metrics | by_position(aux, ("nll", "entropy"))
-
-  return functools.partial(step, frozen)
+POLICY = Learned(
+  answers=True,
+  trained=lambda params: params,
+  init=init_state,
+  frozen=lambda frozen, params: frozen,
+)
 
 
 def accumulate(loss_fn, params, inputs, parts: int, key, shared: Mapping = {}):
@@ -143,24 +149,35 @@ def accumulate(loss_fn, params, inputs, parts: int, key, shared: Mapping = {}):
   return grads, loss, jax.tree.map(join, aux)
 
 
-def apply_update(state: State, optimizer, grads, loss, worth=True) -> tuple[State, Metrics]:
-  """Applies the update if everything in it is finite (and `worth` it), else keeps the state."""
+def apply_update(
+  state: State,
+  optimizer: optax.GradientTransformation,
+  grads: Any,
+  loss: Array,
+  rewarded: Array | bool = True,
+) -> tuple[State, Metrics]:
+  """Applies the update if everything in it is finite and `rewarded`, else keeps the state."""
   grad_norm = optax.tree.norm(grads)
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   # The updates too: finite gradients can overflow in the optimizer, and that would stay.
-  good = jnp.isfinite(loss + grad_norm + optax.tree.norm(updates)) & worth
+  finite = jnp.isfinite(loss + grad_norm + optax.tree.norm(updates))
+  applied = finite & rewarded
   params = optax.apply_updates(state.params, updates)
 
   def keep(new, old):
-    return jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
+    return jax.tree.map(lambda n, o: jnp.where(applied, n, o), new, old)
 
-  bad = 1 - good.astype(jnp.int32)
+  # Without any reward nothing is learned of how finite the update would have been.
+  unrewarded = 1 - jnp.asarray(rewarded, jnp.int32)
+  bad = (1 - finite.astype(jnp.int32)) * (1 - unrewarded)
   new_state = State(
     state.step + 1,
     keep(params, state.params),
     keep(opt_state, state.opt_state),
     state.skipped + bad,
-    (state.skipped_in_a_row + 1) * bad,
+    (state.skipped_in_a_row + 1) * bad + state.skipped_in_a_row * unrewarded,
+    state.unrewarded + unrewarded,
+    (state.unrewarded_in_a_row + 1) * unrewarded,
   )
   metrics = {
     "loss": loss,
@@ -171,7 +188,7 @@ def apply_update(state: State, optimizer, grads, loss, worth=True) -> tuple[Stat
   return new_state, metrics
 
 
-def by_position(aux: Metrics, names: tuple[str, ...]) -> Metrics:
-  """Means over all of [B, S, L] as means over the positions before the end."""
+def by_decision(aux: Metrics, names: Sequence[str]) -> Metrics:
+  """Means over all of [B, S, T] as means over the decisions that count."""
   alive = aux.pop("alive")
   return {k: v / jnp.maximum(alive, 1e-9) if k in names else v for k, v in aux.items()}

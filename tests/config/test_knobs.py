@@ -52,7 +52,7 @@ def test_every_knob_has_a_comment():
     assert "#" in line or "#" in after, match.group(1)
 
 
-KNOBS = [*fields_of(configs.Config), *fields_of(configs.Codes)]
+KNOBS = [*fields_of(configs.Config), *fields_of(configs.CodeSizes)]
 
 
 @pytest.mark.parametrize("name", sorted({name.split(".")[-1] for name, _ in KNOBS}))
@@ -171,11 +171,11 @@ def test_one_sample_is_enough_where_nothing_is_compared_with_siblings():
 )
 def test_what_is_wrong_with_a_code_model_is_named(codes, message):
   with pytest.raises(UsageError) as caught:
-    configs.build(configs.Codes, codes, "config.task.args.codes")
+    configs.build(configs.CodeSizes, codes, "config.task.args.codes")
   assert message in str(caught.value)
 
 
 def test_a_code_model_is_built_from_plain_values_once():
-  codes = configs.build(configs.Codes, {"width": 64, "num_heads": 4}, "config.task.args.codes")
-  assert codes == configs.Codes(width=64, num_heads=4)
-  assert configs.build(configs.Codes, codes, "config.task.args.codes") is codes
+  codes = configs.build(configs.CodeSizes, {"width": 64, "num_heads": 4}, "config.task.args.codes")
+  assert codes == configs.CodeSizes(width=64, num_heads=4)
+  assert configs.build(configs.CodeSizes, codes, "config.task.args.codes") is codes

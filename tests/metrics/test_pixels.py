@@ -1,14 +1,43 @@
 """Measures of color against their formulas, scikit-image, and cases worked out by hand."""
 
 import math
+import subprocess
+import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from skimage.color import rgb2hsv, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio
 
 from rtune.errors import DataError
 from rtune.metrics import pixels as metric
+from rtune.predictions.pixels import Pixels
+from rtune.rewards.pixels import colorfulness as reward
+
+# One color of each of the seven sectors of hue, in their order from -180 degrees on.
+HUES = ((30, 170, 190), (60, 150, 230), (60, 90, 220), (220, 40, 90), (220, 100, 50),
+        (190, 160, 40), (20, 160, 100))  # fmt: skip
+
+
+def blobs(seed, colors=4, size=48):
+  """Smooth patches of random color, many of them nearly gray."""
+  rng = np.random.default_rng(seed)
+  gray = rng.integers(20, 236, (colors, colors, 1))
+  cells = np.clip(gray + rng.normal(0, 20, (colors, colors, 3)), 0, 255).astype(np.uint8)
+  return np.asarray(Image.fromarray(cells).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def by_loop(picture):
+  """(vivid, hue_entropy) pixel by pixel, of scikit-image's Lab."""
+  counts, vivid = [0] * 7, 0
+  for _, a, b in rgb2lab(picture).reshape(-1, 3):
+    if a**2 + b**2 > 10:
+      vivid += 1
+      counts[int((math.degrees(math.atan2(b, a)) + 180) // (360 / 7)) % 7] += 1
+  shares = [count / vivid for count in counts if count]
+  return vivid / (picture.size // 3), -sum(share * math.log(share) for share in shares)
 
 
 def flat(*rgb):
@@ -29,6 +58,58 @@ def compute(*pairs):
   for pair in pairs:
     state = made.update(state, *pair)
   return made.compute(state), made.results(state)
+
+
+def test_the_metric_does_not_use_what_it_checks():
+  code = "import sys, rtune.metrics.pixels; print([n for n in sys.modules if 'rtune.rewards' in n])"
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+  assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_colorfulness_is_that_of_the_reward(seed):
+  # The reward's float32 puts one or two of 40,000 pixels on the other side of a border.
+  for picture, error in (
+    (random_picture(seed), 1e-5),
+    (blobs(seed), 1e-5),
+    (blobs(seed, 12, 200), 1e-4),
+  ):
+    pixels = Pixels(jnp.asarray(picture, jnp.float32) / 255)
+    parts = reward(pixels, pixels)
+    wanted = {name: float(parts[name]) for name in ("vivid", "hue_entropy")}
+    wanted["colorfulness"] = float(parts["reward"])
+    assert metric.colorfulness(picture) == pytest.approx(wanted, abs=error)
+
+
+@pytest.mark.parametrize("picture", [random_picture(0), blobs(1, 4, 16), blobs(2, 8, 24)])
+def test_colorfulness_is_that_of_scikit_images_lab_by_loop(picture):
+  vivid, entropy = by_loop(picture)
+  wanted = {"colorfulness": vivid * entropy, "vivid": vivid, "hue_entropy": entropy}
+  assert metric.colorfulness(picture) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_gray_has_no_color():
+  ramp = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=-1)
+  for picture in (ramp, flat(0, 0, 0), flat(255, 255, 255)):
+    nothing = {"colorfulness": 0, "vivid": 0, "hue_entropy": 0}
+    assert metric.colorfulness(picture) == nothing
+
+
+@pytest.mark.parametrize("hues", range(1, 8))
+def test_so_many_hues_of_equal_shares(hues):
+  picture = np.array([HUES[:hues], [(90, 90, 90)] * hues], np.uint8)  # half of it is gray
+  values = metric.colorfulness(picture)
+  assert values["vivid"] == 0.5
+  assert values["hue_entropy"] == pytest.approx(math.log(hues), abs=1e-12)
+  assert values["colorfulness"] == pytest.approx(math.log(hues) / 2, abs=1e-12)
+  doubled = np.concatenate([picture, picture[:, :1]], axis=1)
+  shares = np.array([2, *[1] * (hues - 1)]) / (hues + 1)
+  wanted = -(shares * np.log(shares)).sum()
+  assert metric.colorfulness(doubled)["hue_entropy"] == pytest.approx(wanted, abs=1e-12)
+
+
+def test_hues_of_one_sector_are_one():
+  assert metric.colorfulness(np.array([[HUES[0], (40, 180, 200)]], np.uint8))["hue_entropy"] == 0
 
 
 def test_hasler_and_susstrunk_by_hand():

@@ -40,7 +40,7 @@ def quick(quick_compiles):
 @functools.cache
 def made(**changes):
   """The code model with variables none of which is 0."""
-  model = code_model(configs.Codes(**{**SETTINGS, **changes}), SIZE, CHANNELS)
+  model = code_model(configs.CodeSizes(**{**SETTINGS, **changes}), SIZE, CHANNELS)
   shapes = jax.eval_shape(model.init, jax.random.key(0))
   rng = np.random.default_rng(0)
   values = jax.tree.map(lambda x: jnp.asarray(0.5 * rng.normal(size=x.shape), x.dtype), shapes)
@@ -116,7 +116,7 @@ def test_gradients_go_straight_through_the_dictionary():
   """The encoder gets the gradient of the words, as if each were its vector."""
   model, variables = made()
   labels, images, params = some_labels(), some_images(), variables["params"]
-  network = Network(configs.Codes(**SETTINGS), SIZE // PATCH, CHANNELS)
+  network = Network(configs.CodeSizes(**SETTINGS), SIZE // PATCH, CHANNELS)
   apply = functools.partial(network.apply, method="encode")
   codes = jax.jit(model.encode)(variables, labels, images)
   words = dictionary.codewords(variables["state"])[codes]
@@ -186,4 +186,4 @@ def test_patches_are_cut_row_by_row():
 
 def test_patches_must_fill_the_image():
   with pytest.raises(UsageError, match=r"image_size=18 is not a multiple of .*codes\.patch_size=4"):
-    code_model(configs.Codes(**SETTINGS), 18, CHANNELS)
+    code_model(configs.CodeSizes(**SETTINGS), 18, CHANNELS)

@@ -54,7 +54,7 @@ def save(path, arrays):
 
 
 def template(size=SIZE, **settings):
-  model = code_model(configs.Codes(**{**SETTINGS, **settings}), size, CHANNELS)
+  model = code_model(configs.CodeSizes(**{**SETTINGS, **settings}), size, CHANNELS)
   return model, jax.eval_shape(model.init, jax.random.key(0))
 
 

@@ -49,7 +49,7 @@ def batch_of(task, source=SOURCE):
 def test_it_is_a_coded_task():
   task = make()
   assert isinstance(task, CodedTask) and hash(task) == hash(make())
-  assert isinstance(task.codes, configs.Codes) and task.codes.dict_size == 8
+  assert isinstance(task.codes, configs.CodeSizes) and task.codes.dict_size == 8
   part = configs.Part("rtune.tasks.colorization:Colorization", settings(task))
   plain = json.loads(json.dumps(dataclasses.asdict(part)))
   assert build_part(configs.Part(**plain), "task") == task

@@ -51,7 +51,7 @@ def logits_of(task, batch):
 def test_is_a_coded_task():
   task = make()
   assert isinstance(task, Task) and isinstance(task, CodedTask)
-  assert task.codes == configs.Codes(**SMALL)  # from a config's mapping
+  assert task.codes == configs.CodeSizes(**SMALL)  # from a config's mapping
   assert pickle.loads(pickle.dumps(task)) == task and hash(task) == hash(make())
   assert task.classes == SCENES.classes and task.things == SCENES.things
   held = json.loads(json.dumps(dataclasses.asdict(task)))

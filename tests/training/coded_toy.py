@@ -57,11 +57,11 @@ def accuracy() -> Metric:
 class Find:
   """The task."""
 
-  codes: configs.Codes = dataclasses.field(default_factory=configs.Codes)
+  codes: configs.CodeSizes = dataclasses.field(default_factory=configs.CodeSizes)
   headline: tuple[str, ...] = ("accuracy",)
 
   def __post_init__(self):
-    codes = configs.as_kind(configs.Codes, self.codes, "config.task.args.codes")
+    codes = configs.as_kind(configs.CodeSizes, self.codes, "config.task.args.codes")
     object.__setattr__(self, "codes", codes)
 
   def bind(self, source):

@@ -1,49 +1,26 @@
 """The embedded panoptic data: the scenes of `rtune.data.scenes.shapes`, cut into segments.
 
-As there, a scene and its annotation follow from (seed, split, index) alone. Things are the six
-kinds of objects, stuff the six kinds of regions. What annotators have not noticed, because it is
-small or mostly hidden, belongs to the region behind it: there is no void.
+Things are the six kinds of objects, stuff the six kinds of regions. What annotators have not
+noticed, because it is small or mostly hidden, belongs to the region behind it: there is no void.
 """
 
 import dataclasses
-import functools
 import operator
 from typing import SupportsIndex
 
 import numpy as np
 
 from rtune.data.scenes import render
-from rtune.data.scenes.shapes import Shapes
+from rtune.data.scenes.base import NoticedScenes
 from rtune.data.source import Example
 
 
 @dataclasses.dataclass(frozen=True)
-class PanopticShapes:
-  """A panoptic source (see `rtune.data.sources.coco_panoptic`); fields as in Shapes.
+class PanopticShapes(NoticedScenes):
+  """A `SegmentSource`; the same objects are noticed as in Shapes.
 
   Raises UsageError for fields that make no sense, IndexError for an index outside the split.
   """
-
-  split: str  # "train" or "val"; no scene is in both
-  num: int  # scenes in this split
-  size: int = 64  # side of the square image in pixels
-  seed: int = 0  # another seed, other scenes
-  min_objects: int = 1  # fewest objects drawn
-  max_objects: int = 6  # most objects drawn
-  smallest: float = 0.12  # longer side of the smallest object, as a fraction of the image
-  largest: float = 0.5  # longer side of the largest object, as a fraction of the image
-  miss_small: float = (
-    0.8  # chance of missing an object of no size, falling linearly to 0 at `small`
-  )
-  small: float = 0.25  # sqrt(height * width) that is never missed, as a fraction of the image
-  hidden: float = 0.3  # objects with less than this share in view are left out
-
-  def __post_init__(self):
-    len(self._scenes)  # checks the fields
-
-  @functools.cached_property
-  def _scenes(self) -> Shapes:
-    return Shapes(**dataclasses.asdict(self))
 
   @property
   def classes(self) -> tuple[str, ...]:
@@ -57,11 +34,8 @@ class PanopticShapes:
   def things(self) -> tuple[bool, ...]:
     return (True,) * len(render.KINDS) + (False,) * len(render.STUFF)
 
-  def __len__(self) -> int:
-    return self.num
-
   def __getitem__(self, index: SupportsIndex) -> Example:
-    scene, noticed_N = self._scenes.noticed(index)
+    scene, noticed_N = self.noticed(index)
     objects, kinds = len(noticed_N), len(render.KINDS)
     # Every object and region that there might be, then only those with pixels.
     number = np.append(0, np.where(noticed_N, np.arange(objects) + 1, 0))

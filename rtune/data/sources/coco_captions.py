@@ -8,11 +8,10 @@ from rtune.data.source import Example
 
 
 class CocoCaptions:
-  """A captioning `Source` from a COCO JSON file and a folder of images.
+  """A `CaptionSource` from a COCO JSON file and a folder of images.
 
-  An example has `image` uint8 [H, W, 3], `image_id` and `captions`, a tuple of texts as they are in
-  the file, in its order. Images without a caption are left out, and so are captions of images that
-  the file does not list, as in cuts of COCO; both are counted.
+  Captions are as they are in the file, in its order. Images without a caption are left out, and so
+  are captions of images that the file does not list, as in cuts of COCO; both are counted.
 
   Attributes:
     warnings: what was found and put right, one line for each kind; empty if nothing was.

@@ -19,11 +19,9 @@ _ABSENT = "segments without a pixel in their mask"
 
 
 class CocoPanoptic:
-  """A panoptic `Source` from a COCO JSON file, masks of segment ids, and a folder of images.
+  """A `SegmentSource` from a COCO JSON file, masks of segment ids, and a folder of images.
 
-  An example has `image` uint8 [H, W, 3], `image_id`, `segments` [H, W], where 0 is void and k is
-  row k - 1 of what follows: `labels` int32 [N] counted from 0, and `crowd` bool [N]. Images without
-  an annotation are left out and counted.
+  It counts segments, too. Images without an annotation are left out and counted.
 
   Attributes:
     classes: category names, ordered by category id.

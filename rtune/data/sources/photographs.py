@@ -18,8 +18,8 @@ _SPLITS = ("", "train", "val")
 class Photographs:
   """A `Source` of photographs in color: a folder, a list of files, or the images of a COCO JSON.
 
-  An example has `image` uint8 [H, W, 3] and `image_id`. What is transparent is put on white. Gray
-  photographs teach that all is gray, so they are left out and counted.
+  What is transparent is put on white. Gray photographs teach that all is gray, so they are left out
+  and counted.
 
   Attributes:
     warnings: what was left out, one line for each kind; empty if nothing was.

@@ -1,6 +1,6 @@
 """Captioning datasets of TensorFlow Datasets, such as coco_captions; see `rtune.data.sources.tfds`.
 
-python -c "from rtune.data.tfds import prepare; prepare('coco_captions', '/data/tfds')"
+python -c "from rtune.data.sources.tfds import prepare; prepare('coco_captions', '/data/tfds')"
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from rtune.errors import DataError
 
 
 class TfdsCaptions:
-  """A captioning `Source` (see `rtune.data.source`) on a prepared TFDS dataset.
+  """A `CaptionSource` on a prepared TFDS dataset.
 
   Where the dataset has no `image/id`, the index stands for it.
   """

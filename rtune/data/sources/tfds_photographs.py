@@ -1,6 +1,6 @@
 """Pictures of TensorFlow Datasets, such as imagenet2012; see `rtune.data.sources.tfds`.
 
-python -c "from rtune.data.tfds import prepare; prepare('imagenet2012', '/data/tfds')"
+python -c "from rtune.data.sources.tfds import prepare; prepare('imagenet2012', '/data/tfds')"
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from rtune.errors import DataError
 
 
 class TfdsPhotographs:
-  """A `Source` of pictures on a prepared TFDS dataset: `image` and `image_id`, which is the index.
+  """A `Source` of pictures on a prepared TFDS dataset; the index is the id of an image.
 
   Gray ones are not looked for: all would have to be read.
   """

@@ -106,7 +106,7 @@ def test_every_word_is_used_and_there_are_about_a_hundred(examples):
 def test_kinds_and_colors_that_are_named_are_in_view(examples):
   source, found = examples
   for index, example in enumerate(found):
-    scene = source._scenes.scene(index)
+    scene = source.scene(index)
     seen = np.nonzero((scene.visible_N >= 0.3) & (scene.area_N > 0))[0]
     kinds = {render.KINDS[scene.kinds_N[i]] for i in seen}
     colors = {tuple(render.COLORS)[scene.colors_N[i]] for i in seen}
@@ -126,7 +126,7 @@ def test_numbers_are_right(examples):
   source, found = examples
   checked = 0
   for index, example in enumerate(found):
-    scene = source._scenes.scene(index)
+    scene = source.scene(index)
     seen = ((scene.visible_N >= 0.3) & (scene.area_N > 0)).sum()
     for words in words_of(example):
       for number, noun in itertools.pairwise(words):

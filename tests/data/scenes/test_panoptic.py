@@ -41,7 +41,7 @@ def test_segments_are_the_noticed_objects_and_the_regions_behind():
   missed = 0
   for index in range(60):
     example = source[index]
-    scene, noticed = source._scenes.noticed(index)
+    scene, noticed = source.noticed(index)
     numbers = np.unique(example["segments"])
     assert numbers.tolist() == list(range(1, len(example["labels"]) + 1))  # no void, all in use
     kind = np.append(-1, example["labels"])[example["segments"]]

@@ -16,7 +16,7 @@ BUILD = """
 import sys
 import numpy as np
 import tensorflow_datasets as tfds
-from rtune.data.tfds import prepare
+from rtune.data.sources.tfds import prepare
 
 class Spoken(tfds.core.GeneratorBasedBuilder):
   VERSION = tfds.core.Version("1.1.0")

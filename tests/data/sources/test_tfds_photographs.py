@@ -15,7 +15,7 @@ BUILD = """
 import sys
 import numpy as np
 import tensorflow_datasets as tfds
-from rtune.data.tfds import prepare
+from rtune.data.sources.tfds import prepare
 
 class Seen(tfds.core.GeneratorBasedBuilder):
   VERSION = tfds.core.Version("1.0.0")

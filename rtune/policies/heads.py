@@ -1,0 +1,113 @@
+"""Distributions of single decisions, each a record of the same five functions.
+
+Policies share them: tokens and label maps are categorical, images and an agent's numbers normal.
+
+Dimension key:
+  V: values of a categorical decision
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+
+
+class Normal(NamedTuple):
+  """Parameters of independent normal numbers."""
+
+  mean: Float[Array, "..."]
+  scale: Float[Array, "..."]  # standard deviation, above 0
+
+
+class Head(NamedTuple):
+  """A distribution's functions of its parameters: logits [..., V], or `Normal`.
+
+  Attributes:
+    sample: (key, parameters, *shape) -> values; `shape` leading dimensions come on top.
+    log_prob: (parameters, values) -> log-probability, or density, of each value.
+    mode: parameters -> the likeliest values.
+    entropy: parameters -> nats of each value's distribution.
+    kl: (parameters, reference parameters) -> nats, KL(first || second).
+  """
+
+  sample: Callable[..., Array]
+  log_prob: Callable[..., Float[Array, "..."]]
+  mode: Callable[..., Array]
+  entropy: Callable[..., Float[Array, "..."]]
+  kl: Callable[..., Float[Array, "..."]]
+
+
+def gumbel(key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
+  """Noise that makes `argmax(logits + noise)` a sample, as rare as its logits say.
+
+  Of 24 random bits, as jax draws it by default, it ends at 15.9 and tokens below 1e-7 are never
+  drawn; "high" goes on to 1e-38.
+  """
+  return jax.random.gumbel(key, shape)
+
+
+def largest(values: Float[Array, "*b v"]) -> Int[Array, "*b"]:
+  """`argmax` over V, the first of equals, by two plain reductions: one of pairs is slow on CPU."""
+  size = values.shape[-1]
+  is_largest = values == jnp.max(values, axis=-1, keepdims=True)
+  # Where all are NaN none is, and the last token is as good as any.
+  return jnp.min(jnp.where(is_largest, jnp.arange(size), size - 1), axis=-1)
+
+
+def _categorical_sample(key: Array, logits: Float[Array, "*b v"], *shape: int) -> Array:
+  noise = gumbel(key, (*shape, *logits.shape))
+  return largest(logits + noise)
+
+
+def _categorical_log_prob(
+  logits: Float[Array, "*b v"], values: Int[Array, "*b"]
+) -> Float[Array, "*b"]:
+  """A gather minus logsumexp, no one-hot over V."""
+  taken = jnp.take_along_axis(logits, values[..., None], axis=-1)[..., 0]
+  return taken - jax.nn.logsumexp(logits, axis=-1)
+
+
+def _categorical_entropy(logits: Float[Array, "*b v"]) -> Float[Array, "*b"]:
+  log_probs = jax.nn.log_softmax(logits)
+  return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+
+
+def _categorical_kl(
+  logits: Float[Array, "*b v"], reference: Float[Array, "*b v"]
+) -> Float[Array, "*b"]:
+  log_p, log_q = jax.nn.log_softmax(logits), jax.nn.log_softmax(reference)
+  return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+
+
+def _normal_sample(key: Array, at: Normal, *shape: int) -> Array:
+  noise = jax.random.normal(key, (*shape, *jnp.broadcast_shapes(at.mean.shape, at.scale.shape)))
+  return at.mean + at.scale * noise
+
+
+def _normal_log_prob(at: Normal, values: Float[Array, "..."]) -> Float[Array, "..."]:
+  return -0.5 * ((values - at.mean) / at.scale) ** 2 - jnp.log(at.scale) - _HALF_LOG_2PI
+
+
+def _normal_mode(at: Normal) -> Float[Array, "..."]:
+  return at.mean
+
+
+def _normal_entropy(at: Normal) -> Float[Array, "..."]:
+  return jnp.log(at.scale) + _HALF_LOG_2PI + 0.5 + jnp.zeros_like(at.mean)
+
+
+def _normal_kl(at: Normal, reference: Normal) -> Float[Array, "..."]:
+  ratio = (at.scale / reference.scale) ** 2
+  distance = ((at.mean - reference.mean) / reference.scale) ** 2
+  return 0.5 * (ratio + distance - 1 - jnp.log(ratio))
+
+
+categorical = Head(
+  _categorical_sample, _categorical_log_prob, largest, _categorical_entropy, _categorical_kl
+)
+normal = Head(_normal_sample, _normal_log_prob, _normal_mode, _normal_entropy, _normal_kl)

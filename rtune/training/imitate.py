@@ -1,0 +1,79 @@
+"""Imitation: raises the log-probability of the ground truth (maximum likelihood).
+
+Dimension key:
+  B: batch of images
+  S: answers of each image: the truth, and behind it one with mistakes where a config makes them
+  T: decisions of an answer
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from rtune.config.names import resolve
+from rtune.devices import sharding
+from rtune.training import losses
+from rtune.training.update import (
+  Batch,
+  Making,
+  Metrics,
+  Programs,
+  State,
+  accumulate,
+  apply_update,
+  by_decision,
+)
+
+
+def imitation(making: Making) -> Programs:
+  """One program: gradient and update.
+
+  Where the config names `mistakes`, answers with mistakes are scored beside the truth, and the
+  extra losses are taken of them: what a policy thinks of wrong answers is learned while it costs no
+  samples.
+  """
+  task, policy, settings = making.task, making.policy, making.settings
+  mistakes = None
+  if settings.mistakes.fn:
+    mistakes = functools.partial(resolve(settings.mistakes.fn), task, **settings.mistakes.args)
+  extras = losses.extra_losses(settings) if mistakes else ()
+
+  def loss_fn(params, part):
+    batch = part["batch"]
+    both = policy.score(params, task.inputs(batch), part["answers"], part["key"])
+    scored, rest = (jax.tree.map(lambda x, i=i: x[:, i], both) for i in (slice(1), slice(1, None)))
+    aux = {
+      "nll": -jnp.mean(losses.counted(scored)),
+      "alive": jnp.mean(scored.mask),
+      "entropy": jnp.mean(policy.entropy(scored) * scored.mask),
+    }
+    aux |= {name: jnp.mean(value) for name, value in policy.describe(scored).items()}
+    loss = losses.imitation(scored)
+    if extras:
+      actions = jax.tree.map(lambda x: x[:, 1:], part["answers"])
+      offered = {"scored": rest, "policy": policy, "actions": actions, "truth": task.truth(batch)}
+      offered["predictions"] = task.decode(part["frozen"], actions, batch, None)
+      weighted, measured = losses.terms(extras, offered)
+      aux |= weighted | measured
+      loss += sum(weighted.values())
+    return loss, aux
+
+  @functools.partial(jax.jit, donate_argnums=1, out_shardings=(making.shardings, None))
+  def update(frozen, state: State, batch: Batch) -> tuple[State, Metrics]:
+    target_key, dropout_key = jax.random.split(jax.random.fold_in(making.key, state.step))
+    answers = [task.targets(frozen, batch, target_key)]
+    if mistakes:
+      answers.append(mistakes(batch, jax.random.fold_in(target_key, 1)))
+    stacked = jax.tree.map(lambda *x: jnp.stack(x, axis=1), *answers)
+    inputs = {"batch": dict(batch), "answers": stacked}
+    params = sharding.whole(state.params, making.shardings)
+    shared = {"frozen": frozen}
+    grads, loss, aux = accumulate(loss_fn, params, inputs, settings.accumulate, dropout_key, shared)
+    state, metrics = apply_update(state, making.optimizer, grads, loss)
+    return state, metrics | by_decision(aux, ("nll", "entropy"))
+
+  def lower(state, batch):
+    yield "update", update.lower(making.frozen, state, batch)
+
+  return Programs(functools.partial(update, making.frozen), lower)

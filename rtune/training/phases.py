@@ -1,0 +1,165 @@
+"""The phases of a run as records, and how one is put together: for training, benchmark and plan.
+
+A new phase is a record here, a step function of its own, and settings in the config under its name.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from rtune import config as configs
+from rtune.devices import sharding
+from rtune.policies.policy import Policy
+from rtune.tasks.task import Task
+from rtune.training import codes, imitate, reinforce, start
+from rtune.training.optim import Schedule, make_optimizer
+from rtune.training.predicting import Predict, best_answers
+from rtune.training.update import POLICY, Learned, Making, Programs, State
+
+
+class Phase(NamedTuple):
+  """A part of a run.
+
+  Attributes:
+    name: in the config, in results and of its weights.
+    learns: what it trains.
+    start_from: (setup, workdir) -> first parameters.
+    step: what a step does, made of a `Making`.
+    predict: (task, policy, effort) -> how its weights predict.
+    label: what reports call its result.
+    seed: every phase draws its own data and randomness.
+    given_by: settings of the config that stand for it, the first that is set; it is not run then.
+    branches: whether its curve begins where imitation has ended, not where the phase before has.
+  """
+
+  name: str
+  learns: Learned
+  start_from: Callable[..., Any]
+  step: Callable[[Making], Programs]
+  predict: Callable[..., Predict]
+  label: str
+  seed: int
+  given_by: tuple[str, ...] = ()
+  branches: bool = False
+
+
+PHASES = (
+  Phase(
+    name="codes",
+    learns=codes.CODE_MODEL,
+    start_from=start.code_model,
+    step=codes.coding,
+    predict=codes.reconstruction,
+    label="reconstruction",
+    seed=2**20,
+    given_by=("codes_init", "init_from"),
+  ),
+  Phase(
+    name="mle",
+    learns=POLICY,
+    start_from=start.policy,
+    step=imitate.imitation,
+    predict=best_answers,
+    label="MLE",
+    seed=0,
+    given_by=("init_from",),
+  ),
+  Phase(
+    name="control",
+    learns=POLICY,
+    start_from=start.imitated,
+    step=imitate.imitation,
+    predict=best_answers,
+    label="control",
+    seed=1,
+    branches=True,
+  ),
+  Phase(
+    name="reward",
+    learns=POLICY,
+    start_from=start.imitated,
+    step=reinforce.reinforce,
+    predict=best_answers,
+    label="tuned",
+    seed=2,
+    branches=True,
+  ),
+)
+_BY_NAME = {phase.name: phase for phase in PHASES}
+
+
+def phase_of(name: str) -> Phase:
+  """The phase of this name."""
+  return _BY_NAME[name]
+
+
+def stand_in(config: configs.Config, name: str) -> str:
+  """What a config gives in place of a phase, which then is not run; "" for nothing."""
+  given = (getattr(config, key) for key in phase_of(name).given_by)
+  return next((where for where in given if where), "")
+
+
+def planned(config: configs.Config) -> Iterator[tuple[str, int, int]]:
+  """(name, first, last step) of each phase that a config runs; the log counts on through all."""
+  offset = 0
+  for name in config.phases:
+    if stand_in(config, name):
+      continue
+    yield name, offset, offset + getattr(config, name).steps
+    offset += getattr(config, name).steps
+
+
+class Assembled(NamedTuple):
+  """A phase made real.
+
+  Attributes:
+    init: parameters -> the first state, where it shall live. jit.
+    shapes: of the state.
+    shardings: where the state lives.
+    programs: what a step does.
+    learning_rate: by number of updates that have been applied.
+  """
+
+  init: Callable[[Any], State]
+  shapes: State
+  shardings: Any
+  programs: Programs
+  learning_rate: Schedule
+
+
+def assemble(
+  phase: Phase,
+  config: configs.Config,
+  task: Task,
+  policy: Policy,
+  frozen: Any,
+  mesh: Mesh,
+  params: Any,
+  clock: Callable[[str], Any] = lambda part: contextlib.nullcontext(),
+) -> Assembled:
+  """Puts a phase together.
+
+  Args:
+    frozen: what the task's functions take under this name; arrays, or shapes.
+    params: that it starts from; arrays, or shapes where nothing shall be computed.
+    clock: context manager that adds up seconds under a name.
+  """
+  settings, learns = getattr(config, phase.name), phase.learns
+  optimizer, learning_rate = make_optimizer(
+    settings.optim, settings.steps, learns.trained(params), f"{phase.name}.optim"
+  )
+
+  def init(params):
+    return learns.init(params, optimizer)
+
+  shapes = jax.eval_shape(init, params)
+  strategy = "fsdp" if config.shard_parameters else "replicate"
+  shardings = sharding.param_shardings(mesh, shapes, strategy)
+  key = jax.random.fold_in(jax.random.key(config.seed), phase.seed)
+  making = Making(task, policy, settings, frozen, optimizer, key, shardings, mesh, params, clock)
+  return Assembled(
+    jax.jit(init, out_shardings=shardings), shapes, shardings, phase.step(making), learning_rate
+  )
