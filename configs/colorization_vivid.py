@@ -25,8 +25,7 @@ Variants (after a colon):
 from ml_collections import ConfigDict
 
 from rtune import config as configs
-
-VARIANTS = ("", "control", "coco_json", "paper", "tiny")
+from rtune.config import variants
 
 
 def get_config(variant: str | None = None) -> ConfigDict:
@@ -35,67 +34,40 @@ def get_config(variant: str | None = None) -> ConfigDict:
   config.task.fn = "rtune.tasks.colorization:Colorization"
   config.phases = ("codes", "mle", "reward")
   config.reward.fn = "rtune.rewards.pixels:colorfulness"
-  change = {"control": control, "coco_json": coco_json, "paper": paper, "tiny": tiny}
-  if variant not in (None, *VARIANTS):
-    raise configs.unknown_variant(variant, VARIANTS)
   embedded(config)
-  if variant:
-    change[variant](config)
-  return config
+  return variants.apply(config, variant, _CHANGES)
 
 
 def embedded(config: ConfigDict) -> None:
   """Rendered scenes of 48 px, 36 codes of a dictionary of 256."""
-  codes = {"patch_size": 8, "code_length": 36, "dict_size": 256, "codeword_dim": 32}
-  codes |= {"width": 64, "encoder_depth": 2, "decoder_depth": 2, "num_heads": 4, "mlp_dim": 128}
-  codes |= {"conv_context": True, "code_dropout": "none"}
-  config.task.args = {"image_size": 48, "codes": codes}
-  scenes = {"size": 48, "max_objects": 4, "smallest": 0.25}
-  config.data.train.fn = config.data.val.fn = "rtune.data.scenes.colored:ColoredShapes"
-  config.data.train.args = {"split": "train", "num": 1_000_000, **scenes}
-  config.data.val.args = {"split": "val", "num": 500, **scenes}
+  config.task.args = {"image_size": 48, "codes": dict(variants.SMALL_CODES)}
+  drawn = {"size": 48, "max_objects": 4, "smallest": 0.25}
+  variants.scenes(config, "rtune.data.scenes.colored:ColoredShapes", 500, drawn)
   config.data.eval_batch_size = 100
-
-  config.model.encoder.update(patch_size=8, conv_stem=True)
-  config.model.encoder.update(width=64, depth=2, num_heads=2, mlp_dim=128)
-  config.model.decoder.update(width=64, depth=2, num_heads=2, mlp_dim=128)
+  variants.small_model(config)
+  variants.small_steps(config, rate=1.5e-3, tuning_rate=2e-4)
 
   config.codes.update(steps=2500, batch_size=16)
   config.codes.optim.update(name="adam", lr=2e-3, warmup_steps=200)
-  config.mle.update(steps=3000, batch_size=16)
-  config.mle.optim.update(name="adam", lr=1.5e-3, warmup_steps=200)
+  config.mle.steps = 3000
 
   # Without KL one gaudy pattern colors every picture by step 400 (colorfulness 1.4): the reward
   # asks for many hues, not for the right ones. KL leaves what the picture lets imitation believe.
-  config.reward.update(steps=300, batch_size=16, num_samples=6, kl=0.1)
-  config.reward.optim.update(name="adam", lr=2e-4, warmup_steps=40, schedule="cosine")
-  config.reward.optim.end_factor = 0.1
+  config.reward.update(steps=300, kl=0.1)
   config.eval_every = 500
   config.eval_examples = 200
-
-
-def control(config: ConfigDict) -> None:
-  """As many steps of imitation as tuning would take, with a learning rate that still moves it."""
-  config.phases = ("codes", "mle", "control")
-  config.control.update(steps=config.reward.steps, batch_size=config.mle.batch_size)
-  config.control.optim.update(name="adam", lr=5e-4, warmup_steps=20)
 
 
 def coco_json(config: ConfigDict) -> None:
   """Photographs at 96 px, 64 codes; views are mirrored and zoomed by one to two."""
   config.task.args.update(image_size=96, scale_max=2.0)
   config.task.args.codes.update(code_length=64)
-  config.data.train.fn = config.data.val.fn = "rtune.data.sources.photographs:Photographs"
-  config.data.train.args = config.data.val.args = {"annotations": ""}
-  config.data.cache_mb = 1000
   config.data.eval_batch_size = 32
   config.model.encoder.patch_size = 16
   config.codes.update(steps=2000, batch_size=16)
   config.mle.update(steps=1500, batch_size=16)
   config.reward.update(steps=200, batch_size=8, num_samples=6)
-  control(config)
-  config.phases = ("codes", "mle", "reward")  # for a control, set init_from and phases=("control",)
-  config.checkpoints.every = 250
+  variants.own_files(config, "rtune.data.sources.photographs:Photographs")
   config.eval_every = 500
 
 
@@ -113,28 +85,19 @@ def paper(config: ConfigDict) -> None:
     "keep_lightness": False,  # H: UViM clips what its decoder says
     "flip": 0.5,  # H
     "scale_max": 4.47,  # M: in place of crops of 5 to 100 % of the area
-    "codes": {
-      **{"patch_size": 16, "code_length": 256, "dict_size": 4096, "codeword_dim": 768},  # H
-      **{"width": 768, "encoder_depth": 6, "decoder_depth": 12},  # H
-      **{"num_heads": 12, "mlp_dim": 3072, "momentum": 0.995, "min_count": 0.1},  # H
-      **{"code_dropout": "random", "resize": True, "remat": True},  # H
-    },
+    "codes": dict(variants.UVIM_CODES),  # H
   }
   config.data.train.fn = config.data.val.fn = "rtune.data.sources.tfds_photographs:TfdsPhotographs"
   config.data.train.args = {"name": "imagenet2012", "split": "train[4096:]"}  # H
   config.data.val.args = {"name": "imagenet2012", "split": "validation"}
-  config.data.eval_batch_size = 256
-  config.data.threads = 32
-
-  config.model.encoder.update(variant="L", patch_size=16, conv_stem=False)  # H: ViT-L/16
+  variants.paper(config, "L")  # H: ViT-L/16, Adafactor
   config.model.decoder.update(width=1024, depth=24, num_heads=16, mlp_dim=4096)  # H
-  config.model.update(remat=True, scan_layers=True)
 
   config.codes.update(steps=124_714, batch_size=1024)  # H: 100 epochs; M: of 1,277,071
-  config.codes.optim.update(name="adafactor", lr=4e-4, warmup_steps=4000)  # H
+  config.codes.optim.update(lr=4e-4, warmup_steps=4000)  # H
   config.codes.optim.update(weight_decay=4e-5, b2=0.95, clip_norm=1.0)  # H
   config.mle.update(steps=124_714, batch_size=512)  # H: 50 epochs; M: of 1,277,071
-  config.mle.optim.update(name="adafactor", lr=1e-3, warmup_steps=4000)  # H
+  config.mle.optim.update(lr=1e-3, warmup_steps=4000)  # H
   config.mle.optim.update(weight_decay=1e-6, b2=0.95, clip_norm=0.0)  # H
   config.mle.optim.lr_multipliers = (("encoder/.*", 0.1),)  # H
 
@@ -142,30 +105,18 @@ def paper(config: ConfigDict) -> None:
     steps=1000,  # L: about a thousand
     batch_size=128,  # L: as for panoptic quality
     num_samples=2,  # L: H for Algorithm 2, unknown for this task
-    baseline="paper",  # L: the same
     kl=0.0,  # M: the paper has none
   )
   config.reward.args = {"threshold": 10.0, "bins": 7}  # M
-  config.reward.optim.update(name="adafactor", lr=3e-7, schedule="constant")  # L
+  config.reward.optim.lr = 3e-7  # L
   config.reward.optim.warmup_steps = 100  # L: a short one
-  config.shard_parameters = True
-  config.eval_every = 0
 
 
 def tiny(config: ConfigDict) -> None:
   """Every part of a run, in seconds."""
-  config.task.args.codes.update(code_length=9, width=32, encoder_depth=1, decoder_depth=1)
-  config.task.args.codes.update(num_heads=2, mlp_dim=32, dict_size=16, codeword_dim=8)
-  config.model.encoder.update(width=32, depth=1, num_heads=2, mlp_dim=32)
-  config.model.decoder.update(width=32, depth=1, num_heads=2, mlp_dim=32)
-  for phase in (config.codes, config.mle, config.control):
-    phase.update(steps=10, batch_size=8)
-    phase.optim.update(name="adam", warmup_steps=2)
-  config.reward.update(steps=10, batch_size=4, num_samples=3)
-  config.reward.optim.warmup_steps = 2
+  variants.tiny_codes(config)
   config.data.train.args.num = 200
-  config.data.val.args.num = 12
-  config.data.eval_batch_size = 8
-  config.log_every = config.checkpoints.every = 5
-  config.eval_every = 10
-  config.eval_examples = 0
+
+
+_CHANGES = {"control": variants.control, "coco_json": coco_json, "paper": paper, "tiny": tiny}
+VARIANTS = ("", *_CHANGES)

@@ -18,8 +18,8 @@ Variants, behind a colon (`--config configs/detection_recall.py:coco_json`):
 from ml_collections import ConfigDict
 
 from rtune import config as configs
+from rtune.config import variants
 
-VARIANTS = ("", "control", "coco_json", "scenes", "paper", "tiny")
 _PHOTO = 80  # pixels: side of the model's input for photographs
 
 
@@ -27,14 +27,8 @@ def get_config(variant: str | None = None) -> ConfigDict:
   """The embedded run, or one of VARIANTS."""
   config = configs.default()
   config.task.fn = "rtune.tasks.detection:Detection"
-  change = {"control": control, "coco_json": coco_json, "scenes": scenes}
-  change |= {"paper": paper, "tiny": tiny}
-  if variant not in (None, *VARIANTS):
-    raise configs.unknown_variant(variant, VARIANTS)
   embedded(config)
-  if variant:
-    change[variant](config)
-  return config
+  return variants.apply(config, variant, _CHANGES)
 
 
 def embedded(config: ConfigDict) -> None:
@@ -43,18 +37,12 @@ def embedded(config: ConfigDict) -> None:
   # Of objects a quarter of the image wide annotators miss a third, of those of 0.42 none.
   drawn = {"size": 48, "max_objects": 4, "smallest": 0.25, "small": 0.42, "miss_small": 0.85}
   drawn["loose"] = 0.025
-  config.data.train.fn = config.data.val.fn = "rtune.data.scenes.shapes:Shapes"
-  config.data.train.args = {"split": "train", "num": 1_000_000, **drawn}
-  config.data.val.args = {"split": "val", "num": 1000, **drawn}
+  variants.scenes(config, "rtune.data.scenes.shapes:Shapes", 1000, drawn)
   config.data.eval_batch_size = 250
-
-  # The stem is what a small model learns shapes with: AR 29 after as many images as 16 without it.
-  config.model.encoder.update(patch_size=8, conv_stem=True)
-  config.model.encoder.update(width=64, depth=2, num_heads=2, mlp_dim=128)
-  config.model.decoder.update(width=64, depth=2, num_heads=2, mlp_dim=128)
-
-  config.mle.update(steps=9000, batch_size=16)
-  config.mle.optim.update(name="adam", lr=1.5e-3, warmup_steps=200)
+  # Its stem gives AR 29 after as many images as 16 without it.
+  variants.small_model(config)
+  variants.small_steps(config, rate=1.5e-3, tuning_rate=3.5e-4)
+  config.mle.steps = 9000
   for phase in (config.mle, config.control):
     # Boxes with mistakes: what their IoU and class are is learned while it costs no samples. And a
     # model that has seen right boxes only is sure of all; unlearning that takes its boxes along.
@@ -62,26 +50,16 @@ def embedded(config: ConfigDict) -> None:
     phase.supervised.fn = "rtune.tasks.confidence:expected_iou"
     phase.supervised.args.class_weight = 1.0
 
-  config.reward.update(fn="rtune.rewards.boxes:recall", steps=2400, batch_size=16, num_samples=6)
-  config.reward.optim.update(name="adam", lr=3.5e-4, warmup_steps=40, schedule="cosine")
-  config.reward.optim.end_factor = 0.1
+  config.reward.update(fn="rtune.rewards.boxes:recall", steps=2400)
   config.eval_every = 1200
   config.eval_examples = 250
-
-
-def control(config: ConfigDict) -> None:
-  """As many steps of imitation as tuning would take, with a learning rate that still moves it."""
-  config.phases = ("mle", "control")
-  config.control.update(steps=config.reward.steps, batch_size=config.mle.batch_size)
-  config.control.optim.update(name="adam", lr=5e-4, warmup_steps=20)
 
 
 def scenes(config: ConfigDict) -> None:
   """Few and distinct objects teach a model where things are; a crowd of alike ones does not."""
   config.task.args = {"image_size": _PHOTO, "max_boxes": 6, "levels": _PHOTO + 1}
   drawn = {"size": _PHOTO, "max_objects": 6, "smallest": 0.15}
-  config.data.train.args = {"split": "train", "num": 1_000_000, **drawn}
-  config.data.val.args = {"split": "val", "num": 250, **drawn}
+  variants.scenes(config, "rtune.data.scenes.shapes:Shapes", 250, drawn)
   config.phases = ("mle",)
   config.mle.update(steps=5000, batch_size=32)
   config.eval_every = 1000
@@ -94,15 +72,10 @@ def coco_json(config: ConfigDict) -> None:
   """
   config.task.args = {"image_size": _PHOTO, "max_boxes": 24, "levels": _PHOTO + 1}
   config.task.args.update(scale_min=1.0, scale_max=4.0)
-  config.data.train.fn = config.data.val.fn = "rtune.data.sources.coco:CocoDetection"
-  config.data.train.args = config.data.val.args = {"annotations": ""}
-  config.data.cache_mb = 1000
   config.data.eval_batch_size = 32
   config.mle.update(steps=3000, batch_size=16)
   config.reward.update(steps=500, batch_size=8, num_samples=6)
-  control(config)
-  config.phases = ("mle", "reward")  # for a control, say --config.phases='("control",)'
-  config.checkpoints.every = 250
+  variants.own_files(config, "rtune.data.sources.coco:CocoDetection")
   config.eval_every = 500
 
 
@@ -118,21 +91,18 @@ def paper(config: ConfigDict) -> None:
   config.data.train.fn = config.data.val.fn = "rtune.data.sources.tfds:TfdsDetection"
   config.data.train.args = {"name": "coco/2017", "split": "train"}
   config.data.val.args = {"name": "coco/2017", "split": "validation"}
-  config.data.eval_batch_size = 256
-  config.data.threads = 32
+  variants.paper(config, "B")  # H: ViT-B/16, Adafactor
 
-  config.model.encoder.update(variant="B", patch_size=16, conv_stem=False)  # H: ViT-B/16
   config.model.decoder.update(
     width=512, depth=6, num_heads=8, mlp_dim=2048
   )  # H: 6 layers; M: width
-  config.model.update(remat=True, scan_layers=True)
   config.model.cache_block = 200  # three loops for 600 tokens; to compile one takes minutes
 
   for phase in (config.mle, config.control):
     phase.mistakes.fn = phase.supervised.fn = ""  # H: the paper needs no noise augmentation
     phase.supervised.args = {}
   config.mle.update(steps=10_000, batch_size=256)  # L: on COCO; Objects365 before it, 400k steps
-  config.mle.optim.update(name="adafactor", lr=1e-4, warmup_steps=1000)  # H: Adafactor; L: rate
+  config.mle.optim.update(lr=1e-4, warmup_steps=1000)  # L
   config.mle.optim.weight_decay = 0.0  # L: "without decay"
   config.mle.accumulate = 1
 
@@ -140,27 +110,23 @@ def paper(config: ConfigDict) -> None:
     steps=100_000,  # M: also used by an independent attempt
     batch_size=256,  # L
     num_samples=2,  # H for Algorithm 2; the number in the released code is not given
-    baseline="paper",  # H: gradient on one sample, the others are its baseline
   )
   config.reward.args = {"iou_thresholds": (0.8,), "duplicate_weight": 0.3}  # L: 0.8; H: 0.3
-  config.reward.optim.update(name="adafactor", lr=1e-6, schedule="constant")  # M
+  config.reward.optim.lr = 1e-6  # M
   config.reward.optim.warmup_steps = 1000  # L: "short linear warmup"
-  config.shard_parameters = True
-  config.eval_every = 0
 
 
 def tiny(config: ConfigDict) -> None:
   """Every part of a run, in seconds."""
-  config.model.encoder.update(width=32, depth=1, num_heads=2, mlp_dim=32, conv_stem=False)
-  config.model.decoder.update(width=32, depth=1, num_heads=2, mlp_dim=32)
-  config.mle.update(steps=20, batch_size=8)
-  config.mle.optim.warmup_steps = 4
-  config.control.update(steps=10, batch_size=8)
-  config.control.optim.update(name="adam", warmup_steps=2)
-  config.reward.update(steps=10, batch_size=4, num_samples=3)
-  config.reward.optim.warmup_steps = 2
-  config.data.val.args.num = 12
-  config.data.eval_batch_size = 8
-  config.log_every = config.checkpoints.every = 5
-  config.eval_every = 10
-  config.eval_examples = 0
+  variants.tiny(config)
+  config.model.encoder.conv_stem = False
+
+
+_CHANGES = {
+  "control": variants.control,
+  "coco_json": coco_json,
+  "scenes": scenes,
+  "paper": paper,
+  "tiny": tiny,
+}
+VARIANTS = ("", *_CHANGES)

@@ -11,7 +11,7 @@ from rtune import commands
 from rtune.data.sources.coco import CocoDetection
 from rtune.display import console
 from rtune.errors import UsageError
-from rtune.rewards.boxes import class_weights, count_classes
+from rtune.rewards.boxes import balanced_weights, count_classes
 
 
 def main(args: Sequence[str]) -> int:
@@ -32,7 +32,9 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
 def _print_table(flags: argparse.Namespace) -> None:
   source = CocoDetection(flags.annotations, check_images=False)
   counts = count_classes(source)
-  rows = zip(source.classes, counts.tolist(), class_weights(counts, flags.smoothing), strict=True)
+  rows = zip(
+    source.classes, counts.tolist(), balanced_weights(counts, flags.smoothing), strict=True
+  )
   console.say(console.table(list(rows), ("class", "boxes", "weight")), stream=sys.stdout)
 
 

@@ -8,12 +8,12 @@ Dimension key:
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float64, Int, Integer
 
+from rtune.data.source import ClassCounts, Source
 from rtune.errors import UsageError
 from rtune.predictions.boxes import Boxes
 
@@ -41,7 +41,7 @@ def recall(
     truth: boxes [G, 4] and so on.
     iou_thresholds: one or several; the paper's mAP reward takes these ten.
     duplicate_weight: price of a duplicate, in matches.
-    class_weights: [C] what a match or duplicate of a class counts, see `class_weights`; None = 1.
+    class_weights: [C] what a match or duplicate counts, see `balanced_weights`; None = 1.
     released_averaging: weigh the thresholds as the released code does. It files results under the
       threshold with one decimal, so that those with one name count as the last of them: of the ten,
       0.50 counts once, 0.60 and 0.70 twice, 0.85 three times, 0.95 twice.
@@ -84,7 +84,7 @@ def weighted_recall(
     truth,
     iou_thresholds=iou_thresholds,
     duplicate_weight=duplicate_weight,
-    class_weights=class_weights(class_counts, smoothing),
+    class_weights=balanced_weights(class_counts, smoothing),
     released_averaging=released_averaging,
   )
 
@@ -98,7 +98,7 @@ def match_iou(prediction: Boxes, truth: Boxes, iou_threshold: float = 0.5) -> Fl
   return jnp.where(iou_P > iou_threshold, iou_P, 0.0)
 
 
-def class_weights(
+def balanced_weights(
   counts: Sequence[int] | Integer[np.ndarray, "c"], smoothing: float = 0.05
 ) -> Float64[np.ndarray, "c"]:
   """Worth of each class, falling with its number of boxes n: 1 / (n + smoothing * sum n), mean 1.
@@ -118,13 +118,13 @@ def class_weights(
   return weights_C * len(weights_C) / weights_C.sum()
 
 
-def count_classes(source: Any) -> Int[np.ndarray, "c"]:
+def count_classes(source: Source) -> Int[np.ndarray, "c"]:
   """Number of boxes of each class in a detection source, crowd regions not counted.
 
   Asks `source.class_counts()` where the source offers it; otherwise every example is read, images
   included, and `source.classes` says how many classes there are.
   """
-  if hasattr(source, "class_counts"):
+  if isinstance(source, ClassCounts):
     return np.asarray(source.class_counts(), np.int64)
   counts_C = np.zeros(len(source.classes), np.int64)
   for index in range(len(source)):

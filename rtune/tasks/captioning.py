@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Int, UInt8
 
 from rtune.data import augment
-from rtune.data.source import Example, Source
+from rtune.data.source import CaptionSource, Example, Source
 from rtune.display import console
 from rtune.errors import UsageError
 from rtune.policies.policy import Scored
@@ -73,7 +73,7 @@ class Captioning:
     return self.pieces or self._corpus
 
   def _bind(self, source: Source) -> "Captioning":
-    if not hasattr(source, "references"):
+    if not isinstance(source, CaptionSource):
       raise UsageError(
         f"{type(source).__name__} has no captions: captioning needs a source with references()."
       )

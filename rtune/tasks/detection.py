@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from rtune.data import augment
-from rtune.data.source import Example, Source
+from rtune.data.source import BoxCounts, DetectionSource, Example, Source
 from rtune.display import console
 from rtune.errors import UsageError
 from rtune.policies.policy import Scored
@@ -73,7 +73,12 @@ class Detection:
     return self.first_class + len(self.classes)
 
   def _bind(self, source: Source) -> "Detection":
-    counts = source.box_counts() if hasattr(source, "box_counts") else np.zeros(0, int)
+    if not isinstance(source, DetectionSource):
+      raise UsageError(
+        f"{type(source).__name__} has no boxes: detection needs a source with `classes` and "
+        "`category_ids`."
+      )
+    counts = source.box_counts() if isinstance(source, BoxCounts) else np.zeros(0, int)
     if (counts > self.max_boxes).any():
       console.warn_once(
         "max_boxes",

@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from rtune.config.build import as_kind
 from rtune.data import augment
-from rtune.data.source import Example, Source
+from rtune.data.source import Example, SegmentCounts, SegmentSource, Source
 from rtune.display import console
 from rtune.errors import UsageError
 from rtune.models.codes import CodeModel, code_model
@@ -78,12 +78,12 @@ class Panoptic:
         )
 
   def _bind(self, source: Source) -> "Panoptic":
-    if not hasattr(source, "things"):
+    if not isinstance(source, SegmentSource):
       raise UsageError(
         f"{type(source).__name__} has no segments: panoptic segmentation needs a source with "
         "`classes`, `category_ids` and `things`."
       )
-    counts = source.segment_counts() if hasattr(source, "segment_counts") else np.zeros(0, int)
+    counts = source.segment_counts() if isinstance(source, SegmentCounts) else np.zeros(0, int)
     if (counts >= self.max_segments).any():
       self._warn_of_more(f"{(counts >= self.max_segments).sum()} images have", int(counts.max()))
     if self.classes:

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from rtune import config as configs
 from rtune.config.names import build_part
 from rtune.data import loader
-from rtune.data.source import Example, Source
+from rtune.data.source import Example, Source, category_ids, warnings_of
 from rtune.devices import processes, sharding
 from rtune.display import console
 from rtune.display.progress import Progress
@@ -228,10 +228,10 @@ def open_source(run: Restored, annotations: str = "", images: str = "", split: s
     source = build_part(run.config.data.splits[split], f"data.splits.{split}")
   else:
     source = build_part(run.config.data.val, "data.val")
-  for text in getattr(source, "warnings", ()):
+  for text in warnings_of(source):
     console.warn(text)
   ours = knowledge(run.task).knows(("category_ids",)).get("category_ids")
-  theirs = getattr(source, "category_ids", None)
+  theirs = category_ids(source)
   if ours is not None and ours != theirs:  # a task that knows no classes takes any
     raise DataError(
       f"{annotations or 'data.val'} has other categories than the model was trained on: ids "

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from rtune import config as configs
 from rtune.config.names import build_part, check_args, resolve
 from rtune.data.cached import Cached
-from rtune.data.source import Example, Source
+from rtune.data.source import Example, Source, category_ids, warnings_of
 from rtune.devices import processes, sharding
 from rtune.display import console
 from rtune.errors import DataError, UsageError
@@ -57,7 +57,7 @@ def prepare(config: configs.Config) -> Setup:
   val = build_part(config.data.val, "data.val")
   splits = {k: build_part(part, f"data.splits.{k}") for k, part in config.data.splits.items()}
   for source in (train, val, *splits.values()):
-    for text in getattr(source, "warnings", ()):
+    for text in warnings_of(source):
       console.warn(text)
   task = bind(build_part(config.task, "task"), train)
   for name, source in {"data.val": val, **splits}.items():
@@ -186,7 +186,7 @@ def _check_part(part: configs.Part | None, key: str, given: int) -> None:
 
 
 def _check_same_classes(train: Source, other: Source, name: str) -> None:
-  ours, theirs = (getattr(source, "category_ids", None) for source in (train, other))
+  ours, theirs = category_ids(train), category_ids(other)
   if ours != theirs:
     what = "Training and validation data" if name == "data.val" else f"Training data and {name}"
     raise DataError(

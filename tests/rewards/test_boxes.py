@@ -242,7 +242,7 @@ def test_released_averaging_is_the_collision_of_its_keys():
 def test_weighted_recall_is_recall_with_the_weights_of_the_counts():
   prediction, truth = random_pairs(seed=9, num=20)
   weighted = batched(lambda p, t: reward.weighted_recall(p, t, class_counts=(30, 10)))
-  weights = reward.class_weights((30, 10))
+  weights = reward.balanced_weights((30, 10))
   assert weights[1] / weights[0] == pytest.approx((30 + 2) / (10 + 2))  # 0.05 of 40 boxes is 2
   np.testing.assert_allclose(
     weighted(prediction, truth)["reward"],
@@ -257,7 +257,7 @@ def test_no_thresholds():
 
 def test_class_weights_of_coco():
   assert len(COCO_COUNTS) == 80 and sum(COCO_COUNTS) == 860_001
-  weights = reward.class_weights(COCO_COUNTS)
+  weights = reward.balanced_weights(COCO_COUNTS)
   assert weights.sum() == pytest.approx(80)
   # Person and hair drier, from 1 / (n + 0.05 * 860,001) of all 80 counts.
   assert (weights.min(), weights.max()) == pytest.approx((0.165, 1.166), abs=5e-4)
@@ -265,11 +265,11 @@ def test_class_weights_of_coco():
 
 
 def test_class_weights_of_classes_never_seen():
-  assert np.isfinite(reward.class_weights([5, 0])).all()
-  assert reward.class_weights([5, 0]) == pytest.approx(np.array([0.25, 5.25]) * 2 / 5.5)
-  np.testing.assert_array_equal(reward.class_weights([0, 0, 0], smoothing=0.0), [1, 1, 1])
+  assert np.isfinite(reward.balanced_weights([5, 0])).all()
+  assert reward.balanced_weights([5, 0]) == pytest.approx(np.array([0.25, 5.25]) * 2 / 5.5)
+  np.testing.assert_array_equal(reward.balanced_weights([0, 0, 0], smoothing=0.0), [1, 1, 1])
   with pytest.raises(UsageError, match="class 1 has no boxes"):
-    reward.class_weights([5, 0], smoothing=0.0)
+    reward.balanced_weights([5, 0], smoothing=0.0)
 
 
 def test_count_classes_reads_every_example_but_no_crowds():

@@ -2,15 +2,17 @@
 
 Dimension key:
   I: images
-  N: boxes of one image
+  N: boxes of one image that can be learned
+  M: boxes of one image that are scored
   T: boxes of all images, ordered by image
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Float64, Int
 
 from rtune.data.files import coco_json, validate
 from rtune.data.files.images import MAX_PIXELS, read_image
@@ -18,14 +20,19 @@ from rtune.data.source import Example
 
 # Stands for the size of an unknown image: larger than any, and exact in float32.
 _FAR = 2**20
+_SCORED = " in training; the metric takes them as they are, as the official scorer does"
 
 
 class CocoDetection:
-  """A `Source` of detection examples from a COCO JSON file and a folder of images.
+  """A `DetectionSource` from a COCO JSON file and a folder of images. It counts its boxes, too.
 
-  An example has `image` uint8 [H, W, 3], `image_id`, `boxes` float32 [N, 4] as (y0, x0, y1, x1)
-  in pixels within the image, `labels` int32 [N] counted from 0, `crowd` bool [N] and `area`
-  float32 [N] in pixels. Images without boxes are kept.
+  Images without boxes are kept. Boxes to learn from are cut at the edges of their image, and those
+  with nothing left are left out. A metric must not score that, so an example also has the file's
+  own boxes as COCO's official scorer reads them, all but those with NaN or infinite numbers:
+    official_boxes: float64 [M, 4] as (x, y, width, height).
+    official_labels: int32 [M].
+    official_crowd: bool [M].
+    official_area: float64 [M]; of the box, where the file has none.
 
   Attributes:
     classes: category names, ordered by category id.
@@ -78,19 +85,23 @@ class CocoDetection:
     declared = coco_json.declared_sizes(parts["images"])
     _compare_sizes(names, declared, sizes, report)
     _suspect_layout(table, _limits(sizes or declared), report)
+    official = _official(parts["annotations"], table)
+    finite = np.isfinite(table["xywh"]).all(axis=1)
     # Without the true sizes nothing is cut here; reading an example does it.
-    self._boxes, self._table = _clean(table, _limits(sizes or [None] * len(names)), report)
+    boxes, clean = _clean(table, finite, _limits(sizes or [None] * len(names)), report)
+    self._table, self._boxes, self._clean = table[finite], boxes[finite], clean[finite]
+    self._area, self._crowd = (values[finite] for values in official)
     self._starts = np.searchsorted(self._table["image"], np.arange(len(names) + 1))
     self.warnings = report.warnings()
 
   def class_counts(self) -> Int[np.ndarray, "c"]:
     """Boxes of each class, crowd regions not counted."""
-    labels = self._table["label"][~self._table["crowd"]]
+    labels = self._table["label"][self._clean & ~self._table["crowd"]]
     return np.bincount(labels, minlength=len(self.classes))
 
   def box_counts(self) -> Int[np.ndarray, "i"]:
     """Boxes of each image, crowd regions not counted."""
-    images = self._table["image"][~self._table["crowd"]]
+    images = self._table["image"][self._clean & ~self._table["crowd"]]
     return np.bincount(images, minlength=len(self))
 
   def __len__(self) -> int:
@@ -104,7 +115,8 @@ class CocoDetection:
     rows = slice(self._starts[index], self._starts[index + 1])
     # The file may have changed since it was checked, or was not checked at all.
     boxes, inside = _clip(self._boxes[rows], np.array(image.shape[:2]))
-    boxes, annotations = boxes[inside], self._table[rows][inside]
+    keep, table = inside & self._clean[rows], self._table[rows]
+    boxes, annotations = boxes[keep], table[keep]
     area = annotations["area"]
     return {
       "image": image,
@@ -113,6 +125,10 @@ class CocoDetection:
       "labels": annotations["label"].copy(),
       "crowd": annotations["crowd"].copy(),
       "area": np.where(np.isnan(area), (boxes[:, 2:] - boxes[:, :2]).prod(axis=1), area),
+      "official_boxes": table["xywh"].copy(),
+      "official_labels": table["label"].copy(),
+      "official_crowd": self._crowd[rows].copy(),
+      "official_area": self._area[rows].copy(),
     }
 
 
@@ -128,11 +144,30 @@ def _clip(
   return cut, (cut[:, 2:] > cut[:, :2]).all(axis=1)
 
 
+def _official(
+  records: Sequence[Mapping[str, Any]], table: np.ndarray
+) -> tuple[Float64[np.ndarray, "t"], Bool[np.ndarray, "t"]]:
+  """Areas and crowds as the official scorer reads them, whatever sense they make."""
+  ids = np.array([record["id"] for record in records], np.int64)
+  order = np.argsort(ids)
+  rows = order[np.searchsorted(ids, table["id"], sorter=order)]
+  areas = [record.get("area") for record in records]
+  known = np.array([isinstance(area, int | float) for area in areas], bool)
+  # JSON has whole numbers of any size, float64 has not. NaN stays: it is in every range of sizes.
+  areas = [min(max(area, -1e300), 1e300) if isinstance(area, int | float) else 0 for area in areas]
+  box_area = table["xywh"][:, 2] * table["xywh"][:, 3]
+  area = np.where(known[rows], np.array(areas, np.float64)[rows], box_area)
+  crowd = np.array([record.get("iscrowd") not in (None, 0, "", "0") for record in records], bool)
+  return area, crowd[rows]
+
+
 def _clean(
-  table: np.ndarray, limits: Int[np.ndarray, "i 2"], report: validate.Report
-) -> tuple[Float32[np.ndarray, "t 4"], np.ndarray]:
-  """Boxes as (y0, x0, y1, x1) and their annotations, without those that are no boxes."""
-  finite = np.isfinite(table["xywh"]).all(axis=1)
+  table: np.ndarray,
+  finite: Bool[np.ndarray, "t"],
+  limits: Int[np.ndarray, "i 2"],
+  report: validate.Report,
+) -> tuple[Float32[np.ndarray, "t 4"], Bool[np.ndarray, "t"]]:
+  """Boxes as (y0, x0, y1, x1), cut, and which of them can be learned."""
   sized = finite & (table["xywh"][:, 2:] > 0).all(axis=1)
   x, y, width, height = np.where(finite[:, None], table["xywh"], 0).T
   whole = np.stack([y, x, y + height, x + width], axis=1)
@@ -141,15 +176,19 @@ def _clean(
   over = keep & (np.abs(boxes - whole) > 1).any(axis=1)
   for kind, mend, which in (
     ("boxes with NaN or infinite numbers", "Left out", ~finite),
-    ("boxes without width or height", "Left out", finite & ~sized),
-    ("boxes outside their image", "Left out", sized & ~inside),
-    ("boxes that reach over the edge of their image by more than a pixel", "Cut there", over),
+    ("boxes without width or height", f"Left out{_SCORED}", finite & ~sized),
+    ("boxes outside their image", f"Left out{_SCORED}", sized & ~inside),
+    (
+      "boxes that reach over the edge of their image by more than a pixel",
+      f"Cut there{_SCORED}",
+      over,
+    ),
   ):
     for number in table["id"][which]:
       report.warn(kind, mend, f"annotation {number}")
   if not keep.any():
     report.warn("files without a single usable box", "Every image counts as empty", report.path)
-  return boxes[keep], table[keep]
+  return boxes, keep
 
 
 def _compare_sizes(

@@ -5,7 +5,7 @@ Those of captions are in `rtune.data.sources.tfds_captions`.
 A dataset is prepared once, in the ArrayRecord format, by the only function here that needs
 TensorFlow; the command (for COCO it downloads tens of gigabytes) is
 
-  python -c "from rtune.data.tfds import prepare; prepare('coco/2017', '/data/tfds')"
+  python -c "from rtune.data.sources.tfds import prepare; prepare('coco/2017', '/data/tfds')"
 
 Reading goes by what is on disk. `tfds.builder(name)` would run the dataset's own code, which
 imports TensorFlow (seen with tensorflow-datasets 4.9.10 and COCO).
@@ -25,10 +25,13 @@ from rtune.errors import DataError, UsageError
 
 
 class TfdsDetection:
-  """A detection `Source` (see `rtune.data.source`) on a prepared TFDS dataset.
+  """A `DetectionSource` on a prepared TFDS dataset.
 
   Boxes are cut at the image's edges, those with nothing left are dropped. Where the dataset has no
-  `image/id`, `is_crowd` or `area`, the index, False and the box's own area stand for them.
+  `image/id`, `is_crowd` or `area`, the index, False and the box's own area stand for them. The
+  metric scores the boxes as they are, all but those with NaN or infinite numbers and those of an
+  unknown class: an example has them as official_boxes, float64 [M, 4] as (x, y, width, height) in
+  pixels, and official_labels, official_crowd, official_area [M].
 
   Attributes:
     classes: class names, by label.
@@ -93,17 +96,25 @@ class TfdsDetection:
     relative = np.array(fields["bbox"], np.float32).reshape(-1, 4)
     scale = np.array([height, width, height, width], np.float32)
     boxes = np.clip(relative, 0, 1) * scale
+    y0, x0, y1, x1 = (relative.astype(np.float64) * scale).T
+    whole = np.stack([x0, y0, x1 - x0, y1 - y0], axis=1)
     labels = np.array(fields[self._label], np.int32).reshape(-1)
     # Negative labels mean "unknown"; comparisons with NaN are False.
     keep = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & (labels >= 0)
+    scored = np.isfinite(relative).all(axis=1) & (labels >= 0)
+    crowd = np.array(fields.get("is_crowd", np.zeros(len(labels))), bool)
     area = fields.get("area", (boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
     return {
       "image": image,
       "image_id": int(image_id) if isinstance(image_id, (int, np.integer)) else index,
       "boxes": boxes[keep],
       "labels": labels[keep],
-      "crowd": np.array(fields.get("is_crowd", np.zeros(len(labels))), bool)[keep],
+      "crowd": crowd[keep],
       "area": np.array(area, np.float32)[keep],
+      "official_boxes": whole[scored],
+      "official_labels": labels[scored],
+      "official_crowd": crowd[scored],
+      "official_area": np.array(fields.get("area", whole[:, 2:].prod(axis=1)), np.float64)[scored],
     }
 
 
@@ -196,4 +207,4 @@ def _find(tfds: types.ModuleType, name: str, data_dir: str | None) -> Any:
 
 def _how_to_prepare(name: str, data_dir: str | None) -> str:
   args = f"'{name}', '{data_dir}'" if data_dir else f"'{name}'"
-  return f'To download it: python -c "from rtune.data.tfds import prepare; prepare({args})"'
+  return f'To download it: python -c "from rtune.data.sources.tfds import prepare; prepare({args})"'

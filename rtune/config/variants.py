@@ -1,0 +1,124 @@
+"""What the variants of rtune's own configs share; each changes a ConfigDict in place."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from rtune.config.knobs import unknown_variant
+
+Change = Callable[[ConfigDict], None]
+
+# A code model that learns scenes of 48 px in minutes, and one for tests.
+SMALL_CODES: Mapping[str, Any] = {
+  **{"patch_size": 8, "code_length": 36, "dict_size": 256, "codeword_dim": 32},
+  **{"width": 64, "encoder_depth": 2, "decoder_depth": 2, "num_heads": 4, "mlp_dim": 128},
+  **{"conv_context": True, "code_dropout": "none"},
+}
+TINY_CODES: Mapping[str, Any] = {
+  **{"code_length": 9, "width": 32, "encoder_depth": 1, "decoder_depth": 1},
+  **{"num_heads": 2, "mlp_dim": 32, "dict_size": 16, "codeword_dim": 8},
+}
+# UViM's, 2205.10337: H, read in its published configs.
+UVIM_CODES: Mapping[str, Any] = {
+  **{"patch_size": 16, "code_length": 256, "dict_size": 4096, "codeword_dim": 768},
+  **{"width": 768, "encoder_depth": 6, "decoder_depth": 12, "num_heads": 12, "mlp_dim": 3072},
+  **{"momentum": 0.995, "min_count": 0.1, "code_dropout": "random", "resize": True, "remat": True},
+}
+
+
+def apply(config: ConfigDict, variant: str | None, changes: Mapping[str, Change]) -> ConfigDict:
+  """The config as a variant has it; None or "": as it is.
+
+  Raises:
+    UsageError: there is no such variant.
+  """
+  if variant not in (None, "", *changes):
+    raise unknown_variant(variant, tuple(changes))
+  if variant:
+    changes[variant](config)
+  return config
+
+
+def scenes(config: ConfigDict, source: str, num: int, drawn: Mapping[str, Any]) -> None:
+  """Rendered scenes: a million to train on, `num` to evaluate on."""
+  config.data.train.fn = config.data.val.fn = source
+  config.data.train.args = {"split": "train", "num": 1_000_000, **drawn}
+  config.data.val.args = {"split": "val", "num": num, **drawn}
+
+
+def small_model(config: ConfigDict) -> None:
+  """0.2 M parameters. The stem is what a small model learns shapes with."""
+  config.model.encoder.update(patch_size=8, conv_stem=True)
+  for part in (config.model.encoder, config.model.decoder):
+    part.update(width=64, depth=2, num_heads=2, mlp_dim=128)
+
+
+def small_steps(config: ConfigDict, rate: float, tuning_rate: float) -> None:
+  """Adam for small models: imitation and tuning in small batches, six samples an image."""
+  config.mle.batch_size = config.reward.batch_size = 16
+  config.mle.optim.update(name="adam", lr=rate, warmup_steps=200)
+  config.reward.num_samples = 6
+  config.reward.optim.update(name="adam", lr=tuning_rate, warmup_steps=40, schedule="cosine")
+  config.reward.optim.end_factor = 0.1
+
+
+def control(config: ConfigDict) -> None:
+  """As many steps of imitation as tuning would take, with a learning rate that still moves it."""
+  config.phases = (*(name for name in config.phases if name != "reward"), "control")
+  control_steps(config)
+
+
+def control_steps(config: ConfigDict) -> None:
+  """The phase control beside the phase reward, whichever is run."""
+  config.control.update(steps=config.reward.steps, batch_size=config.mle.batch_size)
+  config.control.optim.update(name="adam", lr=5e-4, warmup_steps=20)
+
+
+def own_files(config: ConfigDict, source: str) -> None:
+  """A user's photographs: for a control, say --config.phases='("control",)' with init_from."""
+  config.data.train.fn = config.data.val.fn = source
+  config.data.train.args = config.data.val.args = {"annotations": ""}
+  config.data.cache_mb = 1000
+  config.checkpoints.every = 250
+  control_steps(config)
+
+
+def paper(config: ConfigDict, variant: str) -> None:
+  """What the pod-sized settings of 2302.08242 share: Adafactor, parameters spread over devices."""
+  config.data.eval_batch_size = 256
+  config.data.threads = 32
+  config.model.encoder.update(variant=variant, patch_size=16, conv_stem=False)
+  config.model.update(remat=True, scan_layers=True)
+  config.mle.optim.name = config.codes.optim.name = "adafactor"
+  config.reward.baseline = "paper"  # H: gradient on one sample, the others are its baseline
+  config.reward.optim.update(name="adafactor", schedule="constant")
+  config.shard_parameters = True
+  config.eval_every = 0
+
+
+def tiny(config: ConfigDict) -> None:
+  """Every part of a run, in seconds."""
+  for part in (config.model.encoder, config.model.decoder):
+    part.update(width=32, depth=1, num_heads=2, mlp_dim=32)
+  config.mle.update(steps=20, batch_size=8)
+  config.mle.optim.warmup_steps = 4
+  config.control.update(steps=10, batch_size=8)
+  config.control.optim.update(name="adam", warmup_steps=2)
+  config.reward.update(steps=10, batch_size=4, num_samples=3)
+  config.reward.optim.warmup_steps = 2
+  config.data.val.args.num = 12
+  config.data.eval_batch_size = 8
+  config.log_every = config.checkpoints.every = 5
+  config.eval_every = 10
+  config.eval_examples = 0
+
+
+def tiny_codes(config: ConfigDict) -> None:
+  """`tiny` of a task with a code model."""
+  config.task.args.codes.update(TINY_CODES)
+  tiny(config)
+  config.codes.batch_size = 8
+  for phase in (config.codes, config.mle, config.control):
+    phase.steps = 10
+    phase.optim.update(name="adam", warmup_steps=2)
