@@ -30,7 +30,7 @@ from rtune.errors import DataError, StorageError, UsageError
 from rtune.store import run_files
 from rtune.tasks.task import Task, view
 from rtune.training import restore
-from rtune.training.evaluation import judge, judging_of, predictor
+from rtune.training.evaluation import Judging, judge, predictor
 from rtune.training.phases import phase_of
 from rtune.training.restore import Restored
 from rtune.training.setup import metrics_of
@@ -87,7 +87,9 @@ def predict_files(
 ) -> list[dict[str, str]]:
   """Writes predictions and pictures of image files; returns what was skipped and why."""
   metrics, source = metrics_of(run.config, run.task), ImageFiles(run.task, paths)
-  judging, draw = judging_of(run, metrics)._replace(scoring=None), view(run.task).draw
+  # The reward may be gone with its data; nobody asks for it here.
+  judging = Judging(run.task, run.frozen, run.config.data, run.mesh, metrics, scoring=None)
+  draw = view(run.task).draw
   predict = predictor(run, beam)(phase_of(phase))
   states, images, skipped, drawings = [metric.init() for metric in metrics], [], [], set()
   for one in judge(judging, params, predict, source):

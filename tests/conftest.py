@@ -70,13 +70,13 @@ def shared_data() -> pathlib.Path:
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory) -> pathlib.Path:
   """The workdir of a finished run: evaluations and checkpoints of steps 10, 20, 30. Read only."""
-  from rtune import main
+  from rtune.config.load import load_config
   from rtune.training import loop
 
   config = pathlib.Path(__file__).resolve().parents[1] / "configs" / "detection_recall.py"
   folder = tmp_path_factory.mktemp("tiny_run")
   with _optimized(True):  # whatever the module says that comes first: others are compared with it
-    loop.run(main.load_config(f"{config}:tiny", [("checkpoints.keep_every", "10")]), str(folder))
+    loop.run(load_config(f"{config}:tiny", [("checkpoints.keep_every", "10")]), str(folder))
   return folder
 
 
@@ -93,6 +93,7 @@ def boxes_run(tiny_run, tmp_path_factory) -> pathlib.Path:
 
   from rtune.store import run_files, weights
   from rtune.training import evaluation, restore
+  from rtune.training.setup import metrics_of
 
   folder = tmp_path_factory.mktemp("boxes_run") / "run"
   shutil.copytree(tiny_run, folder)
@@ -122,10 +123,10 @@ def boxes_run(tiny_run, tmp_path_factory) -> pathlib.Path:
         leaves[name] = np.float32(1.5) * leaves[name]
     weights.save_weights(path, weights.nest(leaves), {"phase": phase, "format": "rtune"})
   run = restore.restore(folder)
-  predict = evaluation.make_predict(run.task, run.policy, run.frozen)
+  predict, metrics = evaluation.predictor(run), metrics_of(run.config, run.task)
   for phase in restore.finished(run):
-    source, metric = evaluation.open_source(run), run.task.metric()
-    values = evaluation.evaluate_phase(run, phase, predict, source, metric, 0).values
+    source = evaluation.open_source(run)
+    values = evaluation.evaluate_phase(run, phase, predict, source, metrics, 0).values
     named = {f"val/{name}": value for name, value in values.items()}
     run_files.add_results(folder, phase, named, 60.0)
   return folder

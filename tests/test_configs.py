@@ -7,7 +7,7 @@ import re
 import pytest
 
 from rtune import config as configs
-from rtune import main
+from rtune.config.load import load_config
 from rtune.config.names import resolve
 from rtune.data.cached import Cached
 from rtune.display.logs import read_metrics
@@ -22,7 +22,7 @@ VARIANTS = ("", "control", "coco_json", "paper", "tiny")
 
 def load(path, variant, **overrides):
   flags = [(key.replace("__", "."), str(value)) for key, value in overrides.items()]
-  return main.load_config(f"{path}:{variant}", flags)
+  return load_config(f"{path}:{variant}", flags)
 
 
 # What a test of the largest config brings instead of data and sizes for a pod, for each task.

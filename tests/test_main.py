@@ -13,6 +13,7 @@ from PIL import Image
 
 from rtune import config as configs
 from rtune import main
+from rtune.config.load import load_config
 from rtune.devices import sharding
 from rtune.errors import UsageError
 from rtune.store import run_files
@@ -183,7 +184,7 @@ def test_missing_config_file_or_variant(fails, name, words):
 )
 def test_overrides(override, path, value):
   key, _, text = override.partition("=")
-  config = main.load_config(f"{CONFIG}:tiny", [(key, text)])
+  config = load_config(f"{CONFIG}:tiny", [(key, text)])
   for name in path.split("."):
     config = getattr(config, name)
   assert config == (value if value is not None else (("encoder/.*", 0.0),))
@@ -191,7 +192,7 @@ def test_overrides(override, path, value):
 
 def test_later_overrides_win_and_args_keep_what_is_not_overridden():
   overrides = [("seed", "1"), ("seed", "2"), ("data.val.args.num", "5"), ("task.args.flip", "0")]
-  config = main.load_config(f"{CONFIG}:tiny", overrides)
+  config = load_config(f"{CONFIG}:tiny", overrides)
   assert config.seed == 2
   assert config.data.val.args["num"] == 5
   assert config.data.val.args["split"] == "val"
@@ -336,8 +337,8 @@ def test_problems_in_annotations_are_one_report(fails, tmp_path, write):
 @pytest.fixture
 def begun(tmp_path) -> pathlib.Path:
   """The workdir of a tiny run that has just begun."""
-  prepared = setup.prepare(main.load_config(f"{CONFIG}:tiny"))
-  run_files.settle_config(tmp_path / "begun", prepared.config, False)
+  prepared = setup.prepare(load_config(f"{CONFIG}:tiny"))
+  run_files.write_config(tmp_path / "begun", prepared.config)
   return tmp_path / "begun"
 
 
@@ -367,8 +368,9 @@ def test_workdir_of_another_config_shows_what_differs(begun, capsys):
 
 def test_changes_that_are_allowed_are_saved(begun):
   def settle(allow: bool, *overrides):
-    config = setup.prepare(main.load_config(f"{CONFIG}:tiny", overrides)).config
-    run_files.settle_config(begun, config, allow)
+    config = setup.prepare(load_config(f"{CONFIG}:tiny", overrides)).config
+    run_files.check_config(begun, config, allow)
+    run_files.write_config(begun, config)
     assert configs.to_json(run_files.read_config(begun)) == configs.to_json(config)
 
   settle(False)

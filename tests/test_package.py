@@ -18,7 +18,8 @@ def test_importing_rtune_is_light():
 
 
 def test_a_config_is_read_without_jax():
-  assert not modules_after("import rtune.main, rtune.config, rtune.parts") & {"jax", "flax"}
+  modules = "rtune.main, rtune.config.load, rtune.config.names"
+  assert not modules_after(f"import {modules}") & {"jax", "flax"}
 
 
 @pytest.mark.parametrize(

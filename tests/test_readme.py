@@ -12,6 +12,7 @@ import pytest
 from rtune import config as configs
 from rtune import main
 from rtune.config import checks
+from rtune.config.load import load_config
 from rtune.config.names import resolve
 from rtune.display.logs import read_metrics
 from rtune.predictions.boxes import Boxes
@@ -73,7 +74,7 @@ def test_commands_are_understood(monkeypatch):
   for module, *args in commands():
     if module == "rtune.main":
       flags = main.parse_flags(args)
-      assert main.load_config(flags.config, flags.overrides)
+      assert load_config(flags.config, flags.overrides)
       continue
     source = pathlib.Path(importlib.util.find_spec(module).origin).read_text()
     for flag in (arg.partition("=")[0] for arg in args if arg.startswith("--")):

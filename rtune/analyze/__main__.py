@@ -55,7 +55,7 @@ def main(args: Sequence[str]) -> int:
 def _command(flags: argparse.Namespace) -> None:
   folder = pathlib.Path(flags.workdir).expanduser()
   config = run_files.read_config(folder)
-  if not config.reward.fn:
+  if not (config.reward.fn or config.reward.fns):
     raise UsageError(f"{folder} has no reward (config.reward.fn), so there is nothing to analyze.")
   out = _make_folder(pathlib.Path(flags.out).expanduser() if flags.out else folder / "analysis")
   processes.start()

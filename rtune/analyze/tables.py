@@ -117,7 +117,7 @@ def with_rewards(pools: Sequence[Pool]) -> list[Pool]:
     console.warn(f"{invalid} of {total} rewards could not be computed and are left out.")
   valid_I = np.all([np.isfinite(pool.reward).any(axis=1) for pool in pools], axis=0)
   if not valid_I.any():
-    raise UsageError("config.reward.fn gave no reward for any sample; there is nothing to analyze.")
+    raise UsageError("The reward gave no number for any sample; there is nothing to analyze.")
   return [
     pool._replace(**{k: getattr(pool, k)[valid_I] for k in Pool._fields[1:]}) for pool in pools
   ]

@@ -71,7 +71,7 @@ def train_rows(loop: Loop, machine: counts.Machine, repeats: int) -> list[Row]:
   phase = loop.setup.config.mle
   with train_batches(loop.setup, phase.batch_size) as batches:
     seconds, waits = _run(loop, imitation(loop), batches, repeats)
-  answers = 2 if phase.supervised.fn else 1  # the truth, and mistakes to learn from
+  answers = 2 if phase.mistakes.fn else 1  # the truth, and mistakes to learn from
   floor = counts.floor(counts.training(sizes_of(loop, phase.batch_size, answers)), machine)
   median, wait = statistics.median(seconds), statistics.median(waits)
   note = f"waits for data {1e3 * wait:.1f} ms, {100 * wait / (wait + median):.1f} % of a step"

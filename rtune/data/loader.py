@@ -22,7 +22,7 @@ from rtune.data.cached import source_name
 from rtune.data.source import Example, Source
 from rtune.errors import DataError, UsageError
 
-Features = Mapping[str, np.ndarray]
+Features = Mapping[str, np.ndarray | np.generic]
 MakeExample = Callable[[Example, np.random.Generator | None], Features]
 
 

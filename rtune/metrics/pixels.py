@@ -33,7 +33,7 @@ _NAMES = (
 )
 
 
-class Record(NamedTuple):
+class Entry(NamedTuple):
   """What counts of one image."""
 
   image_id: int
@@ -43,7 +43,7 @@ class Record(NamedTuple):
 def coloring() -> Metric:
   """Means over images of what colors are worth, and of what they cost.
 
-  The state is a list of Records, one an image. A prediction is {image_id, picture, original}, uint8
+  The state is a list of entries, one an image. A prediction is {image_id, picture, original}, uint8
   RGB [H, W, 3] of one size, where `original` is the photograph in its true colors; a truth is
   {image_id}.
 
@@ -63,12 +63,12 @@ def coloring() -> Metric:
   """
 
   def update(
-    state: list[Record], prediction: Mapping[str, Any], truth: Mapping[str, Any]
-  ) -> list[Record]:
+    state: list[Entry], prediction: Mapping[str, Any], truth: Mapping[str, Any]
+  ) -> list[Entry]:
     state.append(_record(prediction, truth))
     return state
 
-  def results(state: list[Record]) -> list[dict[str, Any]]:
+  def results(state: list[Entry]) -> list[dict[str, Any]]:
     names = ("colorfulness", "hasler_susstrunk", "saturation")
     return [
       {"image_id": record.image_id, **{name: record.values[name] for name in names}}
@@ -153,7 +153,7 @@ def _root(linear: Float[np.ndarray, "h w 3"], axis: int) -> Float[np.ndarray, "h
   return np.where(relative > 0.008856, np.cbrt(relative), 7.787 * relative + 16 / 116)
 
 
-def _record(prediction: Mapping[str, Any], truth: Mapping[str, Any]) -> Record:
+def _record(prediction: Mapping[str, Any], truth: Mapping[str, Any]) -> Entry:
   image_id = int(truth["image_id"])
   if int(prediction["image_id"]) != image_id:
     raise DataError(
@@ -169,10 +169,10 @@ def _record(prediction: Mapping[str, Any], truth: Mapping[str, Any]) -> Record:
   values["hasler_susstrunk"] = hasler_susstrunk(picture)
   values["saturation"] = saturation(picture)
   values["PSNR"] = psnr(picture, original)
-  return Record(image_id, values)
+  return Entry(image_id, values)
 
 
-def _means(state: Sequence[Record]) -> dict[str, float]:
+def _means(state: Sequence[Entry]) -> dict[str, float]:
   ids = [record.image_id for record in state]
   if len(set(ids)) != len(ids):
     twice = next(image_id for image_id in ids if ids.count(image_id) > 1)

@@ -17,7 +17,7 @@ from rtune.errors import DataError, UsageError
 from rtune.metrics.metric import Metric
 
 
-class Record(NamedTuple):
+class Entry(NamedTuple):
   """What counts of one image.
 
   Attributes:
@@ -50,7 +50,7 @@ class Quality(NamedTuple):
 def panoptic(classes: Sequence[str], category_ids: Sequence[int], things: Sequence[bool]) -> Metric:
   """PQ, SQ and RQ of all classes, of things and of stuff, and the number of predicted segments.
 
-  The state is a list of Records, one an image. A prediction is {image_id, segments [H, W], labels
+  The state is a list of entries, one an image. A prediction is {image_id, segments [H, W], labels
   [P]}, a truth is {image_id, segments [H, W], labels [G], crowd [G]}: pixel value 0 is void, k is
   row k - 1 of the labels, which index `classes`. Rows without pixels are no segments.
 
@@ -80,12 +80,12 @@ def panoptic(classes: Sequence[str], category_ids: Sequence[int], things: Sequen
   things_C = np.array(things, bool)
 
   def update(
-    state: list[Record], prediction: Mapping[str, Any], truth: Mapping[str, Any]
-  ) -> list[Record]:
+    state: list[Entry], prediction: Mapping[str, Any], truth: Mapping[str, Any]
+  ) -> list[Entry]:
     state.append(_record(prediction, truth, len(classes)))
     return state
 
-  def compute(state: list[Record]) -> dict[str, float]:
+  def compute(state: list[Entry]) -> dict[str, float]:
     quality = _sums(state, len(classes))
     groups = {"": np.ones_like(things_C), "_things": things_C, "_stuff": ~things_C}
     means = {}
@@ -94,18 +94,18 @@ def panoptic(classes: Sequence[str], category_ids: Sequence[int], things: Sequen
     segments = sum(np.count_nonzero(record.areas) for record in state) / max(len(state), 1)
     return {**means, "segments": segments}
 
-  def details(state: list[Record]) -> dict[str, float]:
+  def details(state: list[Entry]) -> dict[str, float]:
     quality = _sums(state, len(classes))
     one_C = np.eye(len(classes), dtype=bool)
     return {name: _means(quality, one_C[c])["PQ"] for c, name in enumerate(classes)}
 
-  def results(state: list[Record]) -> dict[str, Any]:
+  def results(state: list[Entry]) -> dict[str, Any]:
     return results_json(state, category_ids)
 
   return Metric(list, update, compute, details, results, mask_files)
 
 
-def results_json(records: Sequence[Record], category_ids: Sequence[int]) -> dict[str, Any]:
+def results_json(records: Sequence[Entry], category_ids: Sequence[int]) -> dict[str, Any]:
   """Predictions in COCO's panoptic results format; their masks are in `mask_files`."""
   annotations = []
   for record in records:
@@ -148,7 +148,7 @@ def overlaps(
   return counts.astype(np.int64).reshape(found + 1, there + 1)
 
 
-def _record(prediction: Mapping[str, Any], truth: Mapping[str, Any], num_classes: int) -> Record:
+def _record(prediction: Mapping[str, Any], truth: Mapping[str, Any], num_classes: int) -> Entry:
   image_id = int(truth["image_id"])
   if int(prediction["image_id"]) != image_id:
     raise DataError(
@@ -173,7 +173,7 @@ def _record(prediction: Mapping[str, Any], truth: Mapping[str, Any], num_classes
   excused_P = void_P + (shared_PG * (alike_PG & crowd_G)).sum(axis=1)
   unmatched_P = (area_P > 0) & ~matches_PG.any(axis=1) & (2 * excused_P <= area_P)
   missed_G = (area_G > 0) & ~matches_PG.any(axis=0) & ~crowd_G
-  return Record(
+  return Entry(
     image_id,
     labels_P,
     area_P,
@@ -205,7 +205,7 @@ def _checked(
   return map_HW, labels
 
 
-def _sums(records: Sequence[Record], num_classes: int) -> Quality:
+def _sums(records: Sequence[Entry], num_classes: int) -> Quality:
   ids = [record.image_id for record in records]
   if len(set(ids)) != len(ids):
     twice = [image_id for image_id, count in Counter(ids).items() if count > 1]

@@ -26,7 +26,7 @@ _SIGMA = 6.0  # of CIDEr-D's length penalty
 _BETA = 1.2  # weight of recall in ROUGE-L
 
 
-class Record(NamedTuple):
+class Entry(NamedTuple):
   """What counts of one image."""
 
   image_id: int
@@ -38,7 +38,7 @@ class Record(NamedTuple):
 def caption_metric(words: Corpus) -> Metric:
   """CIDEr, BLEU, ROUGE-L, and what shows that a reward is gamed.
 
-  The state is a list of Records, one an image. A prediction is {image_id, caption}, a truth is
+  The state is a list of entries, one an image. A prediction is {image_id, caption}, a truth is
   {image_id, captions}, all of them strings as written.
 
   `compute` gives CIDEr (which is CIDEr-D, as the COCO scorer has it; 1.0 is what papers print as
@@ -53,15 +53,15 @@ def caption_metric(words: Corpus) -> Metric:
   """
 
   def update(
-    state: list[Record], prediction: Mapping[str, Any], truth: Mapping[str, Any]
-  ) -> list[Record]:
+    state: list[Entry], prediction: Mapping[str, Any], truth: Mapping[str, Any]
+  ) -> list[Entry]:
     state.append(_record(prediction, truth))
     return state
 
-  def compute(state: list[Record]) -> dict[str, float]:
+  def compute(state: list[Entry]) -> dict[str, float]:
     return _summary(state, words)
 
-  def results(state: list[Record]) -> list[dict[str, Any]]:
+  def results(state: list[Entry]) -> list[dict[str, Any]]:
     return [{"image_id": record.image_id, "caption": record.caption} for record in state]
 
   return Metric(list, update, compute, None, results)
@@ -189,7 +189,7 @@ def _common_subsequence(left: Words, right: Words) -> int:
   return len(right) - open_.bit_count()
 
 
-def _record(prediction: Mapping[str, Any], truth: Mapping[str, Any]) -> Record:
+def _record(prediction: Mapping[str, Any], truth: Mapping[str, Any]) -> Entry:
   image_id = int(truth["image_id"])
   if int(prediction["image_id"]) != image_id:
     raise DataError(
@@ -197,12 +197,10 @@ def _record(prediction: Mapping[str, Any], truth: Mapping[str, Any]) -> Record:
       f"{image_id}"
     )
   caption = str(prediction["caption"])
-  return Record(
-    image_id, caption, tokenize(caption), [tokenize(text) for text in truth["captions"]]
-  )
+  return Entry(image_id, caption, tokenize(caption), [tokenize(text) for text in truth["captions"]])
 
 
-def _summary(state: Sequence[Record], corpus: Corpus) -> dict[str, float]:
+def _summary(state: Sequence[Entry], corpus: Corpus) -> dict[str, float]:
   ids = [record.image_id for record in state]
   if len(set(ids)) != len(ids):
     twice = next(image_id for image_id in ids if ids.count(image_id) > 1)

@@ -103,7 +103,10 @@ def _task(config: configs.Config, num_classes: int) -> Task:
 def sizes_of(blueprint: Blueprint, phase: str, devices: int) -> Sizes:
   """What one device has to do in a step of a phase."""
   setting = getattr(blueprint.config, phase)
-  samples = getattr(setting, "num_samples", 2 if setting.mistakes.fn else 1)
+  if hasattr(setting, "num_samples"):
+    samples = setting.num_samples
+  else:
+    samples = 2 if setting.mistakes.fn else 1  # the truth, and mistakes to learn from
   share = setting.batch_size // devices
   return Sizes(blueprint.model, blueprint.image_size, blueprint.length, share, samples)
 

@@ -105,7 +105,7 @@ def _head(
   tuned = "reward" in config.phases
   facts = [
     ("task", config.task.fn),
-    ("reward", _call(config.reward.fn, config.reward.args) if tuned else ""),
+    ("reward", _rewards(config.reward) if tuned else ""),
     ("trained on", _call(config.data.train.fn, config.data.train.args)),
     ("validated on", _call(config.data.val.fn, config.data.val.args)),
     ("starts from", config.init_from),
@@ -143,6 +143,12 @@ def _phase_table(config: configs.Config, phases: Sequence[Phase]) -> str:
     )
   columns = ["phase", "steps", "images a step", "samples an image", "optimizer", "time", "state"]
   return page.table(columns, rows)
+
+
+def _rewards(reward: configs.Reward) -> str:
+  if not reward.fns:
+    return _call(reward.fn, reward.args)
+  return " + ".join(f"{part.weight:g} x {_call(part.fn, part.args)}" for part in reward.fns)
 
 
 def _call(fn: str, args: object) -> str:

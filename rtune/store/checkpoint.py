@@ -115,24 +115,42 @@ class Checkpoints:
     if self._latest is None:
       return None
     step, meta = self._latest
+    self.check_fits(template)
     try:
-      saved = self._manager.item_metadata(step)["state"].tree
-      table = weights.differences(_shapes(template), _shapes(saved))
-      if table:
-        raise UsageError(
-          f"checkpoint {self._directory / str(step)} does not fit this config; go back to the "
-          f"config that it was made with or give another --workdir.\n{table}"
-        )
       args = ocp.args.PyTreeRestore(
         template, restore_args=ocp.checkpoint_utils.construct_restore_args(template)
       )
       state = self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-      raise StorageError(
-        f"checkpoint {self._directory / str(step)} could not be read: {_first_line(error)}. "
-        "Move it away to go on from the one before."
-      ) from error
+      raise self._unreadable(error) from error
     return step, state, meta
+
+  def check_fits(self, template: Any) -> None:
+    """UsageError, with a table, where the newest step holds other leaves than `template`.
+
+    Raises:
+      StorageError: the step could not be read.
+    """
+    if self._latest is None:
+      return
+    step = self._latest[0]
+    try:
+      saved = self._manager.item_metadata(step)["state"].tree
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+      raise self._unreadable(error) from error
+    table = weights.differences(_shapes(template), _shapes(saved))
+    if table:
+      raise UsageError(
+        f"checkpoint {self._directory / str(step)} does not fit this config; go back to the "
+        f"config that it was made with or give another --workdir.\n{table}"
+      )
+
+  def _unreadable(self, error: Exception) -> StorageError:
+    folder = self._directory / str(self._latest[0])
+    return StorageError(
+      f"checkpoint {folder} could not be read: {_first_line(error)}. "
+      "Move it away to go on from the one before."
+    )
 
   def check_errors(self) -> None:
     """Raises the StorageError of a save that failed in the background; cheap, for every step."""

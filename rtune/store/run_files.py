@@ -9,7 +9,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,24 +60,28 @@ def read_config(workdir: pathlib.Path) -> configs.Config:
     raise UsageError(f"{path} is damaged ({error}); restore it or use another workdir.") from error
 
 
-def settle_config(workdir: pathlib.Path, config: configs.Config, allow_change: bool) -> None:
-  """Writes the config of a new run, or checks that a resumed one is the same run.
+def check_config(workdir: pathlib.Path, config: configs.Config, allow_change: bool) -> None:
+  """Checks that a run that is resumed is the same run; nothing is written.
 
   Raises:
     UsageError: a difference that makes it another run; the message shows old and new values.
   """
-  path = workdir / CONFIG
-  if path.is_file():
-    old, new = (leaves(dataclasses.asdict(c)) for c in (read_config(workdir), config))
-    changed = {key for key in old | new if old.get(key) != new.get(key)} - set(_HARMLESS)
-    shapes = {key for key in changed if key.split(".")[0] in _SHAPES}
-    if shapes or (changed and not allow_change):
-      lines = [f"  {key}: {old.get(key)!r} -> {new.get(key)!r}" for key in sorted(changed)]
-      mend = "Use another --workdir" + ("." if shapes else ", or --allow_config_change.")
-      raise UsageError(
-        f"{workdir} belongs to a run with another config:\n" + "\n".join(lines) + f"\n{mend}"
-      )
-  write_whole(path, configs.to_json(config) + "\n")
+  if not (workdir / CONFIG).is_file():
+    return
+  old, new = (leaves(dataclasses.asdict(c)) for c in (read_config(workdir), config))
+  changed = {key for key in old | new if old.get(key) != new.get(key)} - set(_HARMLESS)
+  shapes = {key for key in changed if key.split(".")[0] in _SHAPES}
+  if shapes or (changed and not allow_change):
+    lines = [f"  {key}: {old.get(key)!r} -> {new.get(key)!r}" for key in sorted(changed)]
+    mend = "Use another --workdir" + ("." if shapes else ", or --allow_config_change.")
+    raise UsageError(
+      f"{workdir} belongs to a run with another config:\n" + "\n".join(lines) + f"\n{mend}"
+    )
+
+
+def write_config(workdir: pathlib.Path, config: configs.Config) -> None:
+  """Writes the config of a run into its workdir."""
+  write_whole(workdir / CONFIG, configs.to_json(config) + "\n")
 
 
 def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -89,9 +93,60 @@ def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def read_results(workdir: pathlib.Path) -> dict[str, Any]:
-  """What the phases that are complete came to; {} for none."""
+  """What the phases that are complete came to; {} for none.
+
+  Raises:
+    UsageError: the file is damaged.
+  """
   path = workdir / RESULTS
-  return json.loads(path.read_text()) if path.is_file() else {}
+  if not path.is_file():
+    return {}
+  try:
+    results = json.loads(path.read_text())
+  except ValueError as error:
+    raise _damaged(path, str(error)) from error
+  if not isinstance(results, dict) or not all(isinstance(v, dict) for v in results.values()):
+    raise _damaged(path, "it holds no table of phases")
+  return results
+
+
+def _damaged(path: pathlib.Path, problem: str) -> UsageError:
+  return UsageError(
+    f"{path} is damaged ({problem}). Delete it: the command that trained the run makes it anew."
+  )
+
+
+def rebuild_results(
+  workdir: pathlib.Path, spans: Mapping[str, tuple[int, int]], rows: Sequence[Mapping[str, Any]]
+) -> list[str]:
+  """Makes results.json anew where it was lost, from weights and the log; returns the phases in it.
+
+  Args:
+    spans: first and last step in the log of the phases that must be complete.
+    rows: of the log.
+
+  Raises:
+    UsageError: the weights of such a phase are gone, or its last evaluation.
+  """
+  found: dict[str, dict[str, float]] = {}
+  for name, (first, last) in spans.items():
+    own = [row for row in rows if first < row["step"] <= last]
+    final = {k: v for row in own if row["step"] == last for k, v in row.items() if _is_score(k)}
+    if not final or not weights_path(workdir, name).is_file():
+      raise UsageError(
+        f"{workdir / RESULTS} is missing, and it cannot be made anew: there are no weights or no "
+        f"last evaluation of the phase {name}. Restore it, or use another --workdir."
+      )
+    found[name] = final
+    spent = sum(v for row in own for k, v in row.items() if k.startswith("time/"))
+    found.setdefault("seconds", {})[name] = round(spent, 1)
+  write_whole(workdir / RESULTS, json.dumps(found, indent=2) + "\n")
+  return list(spans)
+
+
+def _is_score(name: str) -> bool:
+  """Whether a name of the log is of an evaluation: "val/AR", not "reward/mean"."""
+  return "/" in name and name.partition("/")[0] not in ("time", "seconds", "reward")
 
 
 def add_results(

@@ -18,7 +18,7 @@ from rtune.display.progress import Progress
 from rtune.store import run_files, weights, workdir
 from rtune.store.checkpoint import Checkpoints
 from rtune.tasks.task import knowledge
-from rtune.training import code_weights, start, tables
+from rtune.training import code_weights, resume, start, tables
 from rtune.training.evaluation import Judging, evaluate, scoring_of
 from rtune.training.optim import Schedule
 from rtune.training.phases import Assembled, Phase, assemble, phase_of, planned, stand_in
@@ -62,13 +62,15 @@ def train(
   config = setup.config
   start.check(setup, pathlib.Path(folder).expanduser())
   with _held(folder, force) as path, on_signals() as stop:
-    if jax.process_index() == 0:
-      run_files.settle_config(path, config, allow_config_change)
-      knowledge(setup.task).save(path)
+    run_files.check_config(path, config, allow_config_change)
     keep = config.checkpoints
     with contextlib.closing(
       Checkpoints(path / "checkpoints", keep.keep_last, keep.keep_every)
     ) as saves:
+      resume.check(setup, path, saves)
+      if jax.process_index() == 0:
+        run_files.write_config(path, config)
+        knowledge(setup.task).save(path)
       resume_step = (saves.latest_meta() or {"step": -1})["step"]
       with MetricLog(
         path,

@@ -80,7 +80,7 @@ def make_optimizer(
     learning rate by step for logging, where an int gives a numpy scalar without using a device.
 
   Raises:
-    UsageError: a field is out of range, a pattern matches no parameter, or all are frozen.
+    UsageError: a field is out of range, a pattern matches no parameter, or none is trained.
   """
   check_optim(config, total_steps, key)
   trained = trainable(config, params)
@@ -105,13 +105,13 @@ def make_optimizer(
     optax.scale(-1.0),
   )
   if not all(jax.tree.leaves(trained)):
-    frozen = jax.tree.map(lambda train: not train, trained)
-    chain = optax.chain(optax.masked(chain, trained), optax.masked(optax.set_to_zero(), frozen))
+    fixed = jax.tree.map(lambda train: not train, trained)
+    chain = optax.chain(optax.masked(chain, trained), optax.masked(optax.set_to_zero(), fixed))
   return chain, lambda step: config.lr * factor(step)
 
 
 def trainable(config: Optim, params: PyTree) -> PyTree[bool]:
-  """Which parameters are not frozen, as a tree of the structure of `params`."""
+  """Which parameters are trained, as a tree of the structure of `params`."""
   return _map_names(lambda name: _multiplier(config, name) > 0, params)
 
 
@@ -187,7 +187,7 @@ def _check_patterns(config: Optim, params: PyTree, trained: PyTree[bool], key: s
   if config.weight_decay:
     patterns.append(("weight_decay_pattern", config.weight_decay_pattern))
   for field, pattern in patterns:
-    # A pattern with a typing error would otherwise train what should be frozen, in silence.
+    # A pattern with a typing error would otherwise train what should stay, in silence.
     if not any(re.fullmatch(pattern, name) for name in names):
       raise UsageError(
         f"{key}.{field}: {pattern!r} matches the whole name of no parameter; "

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from rtune import config as configs
 from rtune.config.names import build_part, check_args, resolve
@@ -131,7 +131,7 @@ def check_phase(task: Task, config: configs.Config, name: str) -> None:
     raise UsageError(f"config.{name}.mistakes and config.{name}.supervised need each other.")
 
 
-def _check_batches(config: configs.Config, mesh: Mesh) -> None:
+def _check_batches(config: configs.Config, mesh: Mesh | AbstractMesh) -> None:
   for name in config.phases:
     phase = getattr(config, name)
     sharding.check_divisible(phase.batch_size, mesh, phase.accumulate, f"config.{name}.batch_size")

@@ -42,7 +42,7 @@ def test_timed_samples_are_those_of_the_policy():
   np.testing.assert_array_equal(plain.actions, want.actions)
   np.testing.assert_allclose(plain.log_prob, want.log_prob, atol=1e-5)
   assert len(np.unique(want.actions)) > 5, "tokens must differ, or a wrong cache would not show"
-  scored = ready.policy.log_prob(ready.params, ready.images, ours.actions)
+  scored = ready.policy.score(ready.params, ready.images, ours.actions)
   np.testing.assert_allclose(ours.log_prob, scored.log_prob, atol=1e-5)
 
 

@@ -1,6 +1,6 @@
 """The code model: shapes, its ways past the dictionary, and that samples do not meddle.
 
-That it says what UViM's says is tested in tests/test_uvim_weights.py.
+That it says what UViM's says is tested in tests/store/test_uvim_weights.py.
 """
 
 import functools
@@ -14,7 +14,8 @@ from rtune import config as configs
 from rtune.devices.compiling import jit_once
 from rtune.errors import UsageError
 from rtune.models import dictionary
-from rtune.models.codes import Network, code_model, kept, patches, unpatch
+from rtune.models.codes import Network, code_model, kept
+from rtune.predictions.patches import patches, unpatch
 
 SIZE, PATCH, CODES, BATCH = 16, 4, 4, 3
 CHANNELS = (("kinds", 3), ("color", 2))

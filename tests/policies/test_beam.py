@@ -11,25 +11,31 @@ from rtune import config as configs
 from rtune.devices.compiling import jit_once
 from rtune.errors import UsageError
 from rtune.models import encoder_decoder
+from rtune.policies.beam import beam_search
 from rtune.policies.policy import Policy
-from rtune.policies.tokens import Ending, autoregressive
+from rtune.policies.space import Ending
+from rtune.policies.tokens import autoregressive
 from rtune.tasks.detection import Detection
-from rtune.training import evaluation
+from rtune.training.predicting import best_answers
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 SIZE = 16
 
 
-def make(vocab, length, ending):
-  """A policy, its parameters (random ones) and two images."""
+def network(vocab, length):
   side = {"width": 16, "depth": 1, "num_heads": 2, "mlp_dim": 32}
   config = configs.Model(
     encoder=configs.Encoder(patch_size=8, **side),
     decoder=configs.Decoder(**side),
     dtype="float32",
   )
-  policy = autoregressive(encoder_decoder.build(config, vocab, length), length, ending)
+  return encoder_decoder.build(config, vocab, length)
+
+
+def make(vocab, length, ending):
+  """A policy, its parameters (random ones) and two images."""
+  policy = autoregressive(network(vocab, length), length, ending)
   rng = np.random.default_rng(0)
   images = jnp.asarray(rng.integers(0, 256, (2, SIZE, SIZE, 3), np.uint8))
   params = jit_once(policy.init)(jax.random.key(0), images)
@@ -39,11 +45,11 @@ def make(vocab, length, ending):
 
 def likelihood(policy, params, images, actions):
   """Log-probabilities [B, S] of actions [B, S, L]."""
-  return jax.jit(policy.log_prob)(params, images, actions).log_prob.sum(-1)
+  return jax.jit(policy.score)(params, images, actions).log_prob.sum(-1)
 
 
 def search(policy, params, images, beam):
-  return jax.jit(policy.search, static_argnums=2)(params, images, beam)
+  return jax.jit(policy.best, static_argnums=2)(params, images, beam)
 
 
 def everything(vocab, length, ending):
@@ -71,7 +77,9 @@ def test_a_beam_without_bounds_finds_the_likeliest_answer(ending):
 
 def test_a_beam_of_one_is_greedy():
   policy, params, images = make(9, 8, Ending())
-  greedy = jax.jit(policy.mode)(params, images)
+  greedy = jax.jit(policy.best)(params, images)
+  found = jax.jit(lambda *given: beam_search(network(9, 8), *given, 1, 8, 0, 1))(params, images)
+  np.testing.assert_array_equal(found, greedy)
   np.testing.assert_array_equal(search(policy, params, images, 1), greedy)
 
 
@@ -95,7 +103,7 @@ def test_after_the_end_there_are_zeros():
 
 
 def test_a_policy_without_beam_search_says_so():
-  task, policy = Detection(), Policy(*[print] * 4)
-  evaluation.make_predict(task, policy, {}, beam=1)
+  task, policy = Detection(), Policy(*[print] * 6)
+  best_answers(task, policy, 1)
   with pytest.raises(UsageError, match="beam of 3"):
-    evaluation.make_predict(task, policy, {}, beam=3)
+    best_answers(task, policy, 3)

@@ -8,21 +8,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rtune.report import __main__ as report
+from rtune import evaluate, predict
 from rtune.analyze import __main__ as analyze
-from rtune.analyze import tables
-from rtune import evaluate, main, predict
-from rtune.training import evaluation
-from rtune.devices import processes
-from rtune.report import write
-from rtune.training import restore, loop
-from rtune.store import run_files
+from rtune.config.load import load_config
 from rtune.data.scenes.captioned import CaptionedShapes
-from rtune.errors import DataError, UsageError
+from rtune.devices import processes
 from rtune.display.logs import read_metrics
+from rtune.errors import DataError, UsageError
 from rtune.metrics.text import cider_d
+from rtune.report import __main__ as report
+from rtune.report import write
+from rtune.store import run_files
+from rtune.tasks.task import bind, knowledge
 from rtune.text.corpus import load_corpus
 from rtune.text.tokenize import tokenize
+from rtune.training import evaluation, loop, restore
+from rtune.training.setup import metrics_of
 
 CONFIG = pathlib.Path(__file__).resolve().parents[2] / "configs" / "captioning_cider.py"
 
@@ -30,12 +31,12 @@ CONFIG = pathlib.Path(__file__).resolve().parents[2] / "configs" / "captioning_c
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch, quick_compiles):
   """Commands start up as in one process of many tests: without settings that outlast them."""
-  monkeypatch.setattr(launch, "start", lambda auto=False: None)
+  monkeypatch.setattr(processes, "start", lambda auto=False: None)
 
 
 def load(variant="tiny", **overrides):
   flags = [(key.replace("__", "."), str(value)) for key, value in overrides.items()]
-  return main.load_config(f"{CONFIG}:{variant}", flags)
+  return load_config(f"{CONFIG}:{variant}", flags)
 
 
 @pytest.fixture(scope="module")
@@ -128,8 +129,8 @@ def test_predict_needs_nothing_but_the_workdir(run, tmp_path):
   said = [one["caption"] for one in sorted(results, key=lambda one: one["image_id"])[:3]]
   restored = restore.restore(run)
   seen = evaluation.evaluate_phase(
-    restored, "reward", evaluation.make_predict(restored.task, restored.policy, {}), val,
-    restored.task.metric(), 3,
+    restored, "reward", evaluation.predictor(restored), val,
+    metrics_of(restored.config, restored.task), 3,
   )  # fmt: skip
   assert said == [one.record["caption"] for one in seen.judged]
   drawing = Image.open(out / "0_predicted.png")
@@ -171,8 +172,8 @@ def test_a_vocabulary_of_another_run_is_refused(run, tmp_path):
   shutil.copytree(run, folder)
   other = CaptionedShapes("train", 50, 48, seed=9)
   task = restore.restore(run).task
-  wrong = type(task)(image_size=48, length=20).bind(other)
-  wrong.save(folder)
+  wrong = bind(type(task)(image_size=48, length=20), other)
+  knowledge(wrong).save(folder)
   with pytest.raises(UsageError, match="digest"):
     restore.restore(folder)
   (folder / "corpus.npz").write_bytes(b"broken")

@@ -8,11 +8,13 @@ import pytest
 from PIL import Image
 from skimage.color import rgb2lab
 
-from rtune import evaluate, main, predict
+from rtune import evaluate, predict
+from rtune.config.load import load_config
+from rtune.data.scenes.colored import ColoredShapes
 from rtune.devices import processes
+from rtune.report.write import write_report
 from rtune.store import run_files
 from rtune.training import loop
-from rtune.data.scenes.colored import ColoredShapes
 
 CONFIG = pathlib.Path(__file__).resolve().parents[2] / "configs" / "colorization_vivid.py"
 SMALL = {"width": 16, "num_heads": 2, "mlp_dim": 16}
@@ -23,7 +25,7 @@ CODES |= {"dict_size": 8, "codeword_dim": 4, "conv_context": True}
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch, quick_compiles):
   """Commands start up as in one process of many tests: without settings that outlast them."""
-  monkeypatch.setattr(launch, "start", lambda auto=False: None)
+  monkeypatch.setattr(processes, "start", lambda auto=False: None)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,8 @@ def run(tmp_path_factory, quick_compiles) -> pathlib.Path:
   for phase in ("codes", "mle"):
     overrides |= {f"{phase}.steps": 0, f"{phase}.batch_size": 4, f"{phase}.optim.warmup_steps": 0}
   flags = [(key, str(value)) for key, value in overrides.items()]
-  loop.run(main.load_config(f"{CONFIG}:coco_json", flags), str(folder / "run"))
+  loop.run(load_config(f"{CONFIG}:coco_json", flags), str(folder / "run"))
+  write_report(folder / "run")
   return folder / "run"
 
 

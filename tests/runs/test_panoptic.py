@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rtune import evaluate, predict
+from rtune.config.load import load_config
+from rtune.data.files import id_masks
+from rtune.data.scenes.panoptic import PanopticShapes
+from rtune.data.sources.coco_panoptic import CocoPanoptic
 from rtune.report import __main__ as report
-from rtune import evaluate, main, predict
-from rtune.report import write
 from rtune.store import run_files
 from rtune.training import loop
-from rtune.data.files import id_masks
-from rtune.data.sources.coco_panoptic import CocoPanoptic
-from rtune.data.scenes.panoptic import PanopticShapes
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -25,7 +25,7 @@ SMALL |= {f"{phase}.steps": 3 for phase in ("codes", "mle", "reward")}
 
 def start(variant, workdir, **changes):
   flags = [(key, str(value)) for key, value in (SMALL | changes).items()]
-  return loop.run(main.load_config(f"{CONFIG}:{variant}", flags), str(workdir))
+  return loop.run(load_config(f"{CONFIG}:{variant}", flags), str(workdir))
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +120,6 @@ def test_own_data_in_coco_format_run(shared_data, tmp_path, quick_compiles):
   sizes |= {f"{phase}.optim.warmup_steps": 1 for phase in ("codes", "mle", "reward")}
   changes = {key: value for key, value in SMALL.items() if "num" not in key}
   flags = [(key, str(value)) for key, value in (changes | files | sizes).items()]
-  results = loop.run(main.load_config(f"{CONFIG}:coco_json", flags), str(tmp_path))
+  results = loop.run(load_config(f"{CONFIG}:coco_json", flags), str(tmp_path))
   assert set(results) == {"codes", "mle", "reward", "seconds"}
   assert all(results[phase]["val/PQ"] >= 0 for phase in ("codes", "mle", "reward"))

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rtune import config as configs
 from rtune.config.names import check_args
 from rtune.data.scenes.shapes import Shapes
 from rtune.display import console
 from rtune.errors import UsageError
+from rtune.predictions.captions import References
 from rtune.rewards import text as rewards
 from rtune.tasks.captioning import Captioning
-from rtune.tasks.task import settings
+from rtune.tasks.task import bind, knowledge, load, settings, view
 from rtune.training.scoring import with_known
 
 CAPTIONS = (
@@ -52,7 +52,7 @@ def told(monkeypatch):
 
 
 def make(captions=CAPTIONS, **args):
-  return Captioning(**{"image_size": 8, "length": 8} | args).bind(Captions(captions))
+  return bind(Captioning(**{"image_size": 8, "length": 8} | args), Captions(captions))
 
 
 def batch_of(task, *raws):
@@ -62,14 +62,15 @@ def batch_of(task, *raws):
 
 def test_examples_have_static_shapes():
   task, source = make(references=2), Captions()
-  for raw in (*source, task.unlabeled(np.zeros((5, 4, 3), np.uint8), 3)):
+  for raw in (*source, view(task).unlabeled(np.zeros((5, 4, 3), np.uint8), 3)):
     for rng in (None, np.random.default_rng(0)):
       features = task.example(raw, rng)
       assert features["image"].shape == (8, 8, 3) and features["image"].dtype == np.uint8
       assert features["target"].shape == (8,) and features["target"].dtype == np.int32
       assert features["reference_tokens"].shape == (2, task.known.longest + 1)
       assert features["reference_norms"].shape == (2, 4)
-    assert set(task.example(raw, None, judged=False)) == {"image", "target"}
+    references = {f"reference_{name}" for name in References._fields}
+    assert set(task.example(raw, None)) == {"image", "target"} | references
   assert not task.example(raw, None)["reference_present"].any()
 
 
@@ -95,7 +96,7 @@ def test_targets_decode_to_their_captions():
   assert prediction.tokens.shape == (2, 1, 8)
   for row, raw in enumerate(source):
     one = jax.tree.map(lambda x, row=row: x[row, 0], prediction)
-    record = task.record(one, None, raw)
+    record = view(task).record(one, None, raw)
     assert record == {"image_id": 40 + row, "caption": raw["captions"][0].lower().rstrip(".")}
 
 
@@ -115,7 +116,7 @@ def test_decoding_is_total():
   tokens = jnp.asarray([[3, 0, 5, 6, 0, 0, 0, 2], [-4, 999, 1, 2, 3, 4, 5, 6], [0] * 8])
   prediction = task.decode({}, tokens, None)
   np.testing.assert_array_equal(prediction.tokens[0], [3, 0, 0, 0, 0, 0, 0, 0])
-  texts = [task.record(jax.tree.map(lambda x, i=i: x[i], prediction), None, {"image_id": i})
+  texts = [view(task).record(jax.tree.map(lambda x, i=i: x[i], prediction), None, {"image_id": i})
            for i in range(3)]  # fmt: skip
   assert len(texts[0]["caption"].split()) == 1 and texts[2]["caption"] == ""
   assert texts[1]["caption"].startswith("<unk> <unk> <unk> ")
@@ -159,8 +160,8 @@ def test_config_holds_all_but_what_was_learned(tmp_path):
   held = settings(task)
   assert "known" not in held and "pieces" not in held
   assert held["digest"] == task.known.digest
-  task.save(tmp_path)
-  again = Captioning(**json.loads(json.dumps(held))).load(tmp_path)
+  knowledge(task).save(tmp_path)
+  again = load(Captioning(**json.loads(json.dumps(held))), tmp_path)
   assert again == task and hash(again) == hash(task)
   assert pickle.loads(pickle.dumps(again)) == task
 
@@ -168,22 +169,22 @@ def test_config_holds_all_but_what_was_learned(tmp_path):
 def test_another_vocabulary_is_refused(tmp_path):
   task = make()
   other = make((("some other words",), ("for the other images",)))
-  other.save(tmp_path)
+  knowledge(other).save(tmp_path)
   with pytest.raises(UsageError, match=rf"digest {other.digest}.*digest {task.digest}"):
-    task.load(tmp_path)
+    load(task, tmp_path)
   taken = make(corpus=str(tmp_path / "corpus.npz"))
   assert taken.known == other.known
   with pytest.raises(UsageError, match=r"corpus\.npz"):
-    dataclasses.replace(task, corpus=str(tmp_path / "corpus.npz")).bind(Captions())
+    bind(dataclasses.replace(task, corpus=str(tmp_path / "corpus.npz")), Captions())
   with pytest.raises(UsageError, match="No training image"):
     make((("une souris",), ("deux chats",)), corpus=str(tmp_path / "corpus.npz"))
 
 
 def test_without_words_nothing_goes():
   with pytest.raises(UsageError, match="bind it to training data"):
-    Captioning().policy(configs.Model())
+    Captioning().space()
   with pytest.raises(UsageError, match="Shapes has no captions"):
-    Captioning().bind(Shapes("train", 3))
+    bind(Captioning(), Shapes("train", 3))
 
 
 @pytest.mark.parametrize("field", ["image_size", "length", "references", "min_count"])
@@ -223,10 +224,10 @@ def test_pieces_instead_of_words(model_file, tmp_path):
   raw = Captions()[1]
   features = task.example(raw, None)
   prediction = task.decode({}, jnp.asarray(features["target"]), None)
-  assert task.record(prediction, None, raw)["caption"] == raw["captions"][0]
-  task.save(tmp_path)
+  assert view(task).record(prediction, None, raw)["caption"] == raw["captions"][0]
+  knowledge(task).save(tmp_path)
   gone = dataclasses.replace(task, sentence_piece="/gone.model", known=None, pieces=None)
-  assert gone.load(tmp_path).pieces == task.pieces
+  assert load(gone, tmp_path).pieces == task.pieces
   given = with_known(rewards.cider_d_of_pieces, {}, task)
   score = rewards.cider_d_of_pieces(
     [prediction], [jax.tree.map(lambda x: x[0], task.truth(batch_of(task, raw)))], **given
@@ -235,4 +236,4 @@ def test_pieces_instead_of_words(model_file, tmp_path):
   with pytest.raises(UsageError, match="cider_d_of_pieces"):
     with_known(rewards.cider_d, {}, task)
   with pytest.raises(UsageError, match="digest"):
-    dataclasses.replace(make(), sentence_piece=model_file).load(tmp_path)
+    load(dataclasses.replace(make(), sentence_piece=model_file), tmp_path)

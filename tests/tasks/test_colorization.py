@@ -15,11 +15,12 @@ from rtune.config.names import build_part
 from rtune.data.scenes.shapes import Shapes
 from rtune.devices.compiling import jit_once
 from rtune.errors import NumericError, UsageError
+from rtune.metrics.pixels import coloring
 from rtune.predictions import lab
 from rtune.predictions.pixels import Pixels
 from rtune.tasks.coded import CodedTask
 from rtune.tasks.colorization import Colorization
-from rtune.tasks.task import settings
+from rtune.tasks.task import settings, view
 
 CODES = {"patch_size": 8, "code_length": 4, "width": 16, "encoder_depth": 1, "decoder_depth": 1}
 CODES |= {"num_heads": 2, "mlp_dim": 16, "dict_size": 8, "codeword_dim": 4}
@@ -57,7 +58,7 @@ def test_it_is_a_coded_task():
 
 def test_examples_are_gray_and_keep_their_colors():
   task = make()
-  for raw in (SOURCE[0], task.unlabeled(np.zeros((5, 40, 3), np.uint8), 3)):
+  for raw in (SOURCE[0], view(task).unlabeled(np.zeros((5, 40, 3), np.uint8), 3)):
     for rng in (None, np.random.default_rng(0)):
       features = task.example(raw, rng)
       assert {k: (v.shape, v.dtype) for k, v in features.items()} == {
@@ -135,20 +136,22 @@ def test_records_and_pictures():
   task, raw = make(), SOURCE[2]
   features = task.example(raw, None)
   rgb = np.random.default_rng(0).random((16, 16, 3), np.float32)
-  record = task.record(Pixels(rgb), features, raw)
+  record = view(task).record(Pixels(rgb), features, raw)
   assert record["picture"].shape == (16, 16, 3) and record["picture"].dtype == np.uint8
-  metric = task.metric()
+  metric = coloring()
   state = metric.update(metric.init(), record, raw)
-  assert set(task.headline) <= set(metric.compute(state))
-  picture = task.draw(raw["image"], record)
+  assert set(view(task).headline) <= set(metric.compute(state))
+  picture = view(task).draw(raw["image"], record)
   assert picture.shape == raw["image"].shape
   off = np.abs(rgb2lab(picture)[..., 0] - rgb2lab(raw["image"])[..., 0])
   assert off.max() < 0.3 and (picture != raw["image"]).mean() > 0.5
-  np.testing.assert_array_equal(task.draw(raw["image"], task.annotated(raw)), raw["image"])
-  large = make(keep_lightness=False).draw(raw["image"], record)
+  np.testing.assert_array_equal(
+    view(task).draw(raw["image"], view(task).annotated(raw)), raw["image"]
+  )
+  large = view(make(keep_lightness=False)).draw(raw["image"], record)
   assert large.shape == raw["image"].shape and (large != picture).any()
   with pytest.raises(NumericError, match="image 2 are not finite"):
-    task.record(Pixels(np.full_like(rgb, np.nan)), features, raw)
+    view(task).record(Pixels(np.full_like(rgb, np.nan)), features, raw)
 
 
 @pytest.mark.parametrize(

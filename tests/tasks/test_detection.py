@@ -12,6 +12,7 @@ from rtune.display import console
 from rtune.errors import UsageError
 from rtune.policies.policy import Scored
 from rtune.tasks.detection import Detection
+from rtune.tasks.task import bind, view
 
 # Tokens 0-2 are confidences, 3-13 the levels 0.0, 0.1 ... 1.0, 14-16 the classes.
 SMALL = Detection(
@@ -209,7 +210,7 @@ def scored_with(confidence_logits, class_log_probs):
   log_prob = np.zeros((1, 1, 18), np.float32)
   log_prob[0, 0, 4::6] = class_log_probs
   ones = jnp.ones((1, 1, 18))
-  return Scored(jnp.asarray(log_prob), ones, ones, jnp.asarray(logits))
+  return Scored(jnp.asarray(log_prob), ones, jnp.asarray(logits))
 
 
 def test_score_is_the_expected_iou():
@@ -302,7 +303,7 @@ def test_record_is_in_pixels_of_the_original():
   features = task.example(one, None)
   tokens = encode(jnp.asarray(features["boxes"]), jnp.asarray(features["labels"]), task)
   prediction = decode(tokens, task)
-  record = task.record(jax.tree.map(np.asarray, prediction), features, one)
+  record = view(task).record(jax.tree.map(np.asarray, prediction), features, one)
   np.testing.assert_allclose(record["boxes"], boxes, atol=1e-3)
   np.testing.assert_array_equal(record["labels"], [2, 1])
   np.testing.assert_allclose(record["scores"], [1, 1])
@@ -314,14 +315,14 @@ def test_record_is_clipped_to_the_image():
   one = example(height=30, width=60)
   whole_canvas = decode([[3, 3, 63, 63, task.first_class, 2]], task)
   prediction = jax.tree.map(lambda x: np.asarray(x[0]), whole_canvas)
-  record = task.record(prediction, task.example(one, None), one)
+  record = view(task).record(prediction, task.example(one, None), one)
   np.testing.assert_allclose(record["boxes"], [[0, 0, 30, 60]], atol=1e-3)
 
 
 def test_confidence_tokens_may_be_left_out_of_reinforce():
-  np.testing.assert_array_equal(SMALL.credit(), np.ones(18))
+  assert SMALL.space().weights == ()  # all 1
   task = Detection(max_boxes=3, levels=11, classes=SMALL.classes, tune_confidence=False)
-  np.testing.assert_array_equal(task.credit(), [1, 1, 1, 1, 1, 0] * 3)
+  np.testing.assert_array_equal(task.space().weights, [1, 1, 1, 1, 1, 0] * 3)
 
 
 class Counted(list):
@@ -334,16 +335,16 @@ class Counted(list):
 
 
 def test_classes_come_from_the_data_unless_given():
-  bound = Detection(max_boxes=9).bind(Counted())
+  bound = bind(Detection(max_boxes=9), Counted())
   assert (bound.classes, bound.category_ids) == (("ant", "bee"), (10, 90))
-  assert hash(bound) == hash(Detection(max_boxes=9).bind(Counted()))
-  assert SMALL.bind(Counted()).classes == SMALL.classes
+  assert hash(bound) == hash(bind(Detection(max_boxes=9), Counted()))
+  assert bind(SMALL, Counted()).classes == SMALL.classes
 
 
 def test_images_with_too_many_boxes_are_counted_once(capsys, monkeypatch):
   monkeypatch.setattr(console, "_warned", set())
   for _ in range(2):
-    Detection(max_boxes=4).bind(Counted())
+    bind(Detection(max_boxes=4), Counted())
   lines = capsys.readouterr().err.splitlines()
   assert len(lines) == 1
   assert "2 images have more than task.args.max_boxes=4 boxes (most: 9)" in lines[0]

@@ -14,12 +14,13 @@ from rtune.data.scenes.panoptic import PanopticShapes
 from rtune.devices.compiling import jit_once
 from rtune.display import console
 from rtune.errors import UsageError
-from rtune.models.codes import patches, unpatch
+from rtune.metrics.segments import panoptic
 from rtune.predictions import segments as slots
+from rtune.predictions.patches import patches, unpatch
 from rtune.rewards.segments import panoptic_quality
 from rtune.tasks.coded import CodedTask
 from rtune.tasks.panoptic import Panoptic
-from rtune.tasks.task import Task, settings
+from rtune.tasks.task import Task, bind, knowledge, settings, view
 
 SMALL = {"patch_size": 8, "code_length": 4, "width": 16, "encoder_depth": 1, "decoder_depth": 1}
 SMALL |= {"num_heads": 2, "mlp_dim": 16, "dict_size": 8, "codeword_dim": 4, "conv_context": True}
@@ -27,12 +28,16 @@ SCENES = PanopticShapes("train", 40, size=32)
 
 
 def make(source=SCENES, **args):
-  return Panoptic(**{"image_size": 32, "max_segments": 9, "codes": SMALL} | args).bind(source)
+  return bind(Panoptic(**{"image_size": 32, "max_segments": 9, "codes": SMALL} | args), source)
 
 
 def batch_of(task, *raws, rng=None):
   rows = [task.example(raw, rng) for raw in raws]
   return {name: jnp.asarray(np.stack([row[name] for row in rows])) for name in rows[0]}
+
+
+def metric_of(task):
+  return panoptic(task.classes, task.category_ids, task.things)
 
 
 @pytest.fixture
@@ -57,12 +62,12 @@ def test_is_a_coded_task():
   held = json.loads(json.dumps(dataclasses.asdict(task)))
   assert set(held) == set(settings(task))
   again = Panoptic(**{k: tuple(v) if isinstance(v, list) else v for k, v in held.items()})
-  assert again == task and again.bind(SCENES) == task
+  assert again == task and bind(again, SCENES) == task
 
 
 def test_examples_have_static_shapes():
   task = make()
-  for raw in (SCENES[0], SCENES[1], task.unlabeled(np.zeros((50, 41, 3), np.uint8), 3)):
+  for raw in (SCENES[0], SCENES[1], view(task).unlabeled(np.zeros((50, 41, 3), np.uint8), 3)):
     for rng in (None, np.random.default_rng(0)):
       features = task.example(raw, rng)
       shapes = {name: (value.shape, value.dtype) for name, value in features.items()}
@@ -170,11 +175,11 @@ def test_true_logits_are_the_true_segments():
   np.testing.assert_array_equal(found.labels * found.present, truth.labels * truth.present)
   reward = jax.jit(jax.vmap(panoptic_quality))(found, truth)["reward"]
   np.testing.assert_allclose(reward, 1)
-  metric, state = task.metric(), []
+  metric, state = metric_of(task), []
   for row in range(12):
     one = jax.tree.map(lambda x, row=row: np.asarray(x[row]), found)
     features = {name: np.asarray(value[row]) for name, value in batch.items()}
-    state = metric.update(state, task.record(one, features, SCENES[row]), SCENES[row])
+    state = metric.update(state, view(task).record(one, features, SCENES[row]), SCENES[row])
   assert metric.compute(state)["PQ"] == 1
 
 
@@ -232,11 +237,12 @@ def test_records_are_in_pixels_of_the_original(shape, stretch):
   task = make(stretch=stretch)
   features = task.example(raw, None)
   truth = jax.tree.map(lambda x: np.asarray(x[0]), task.truth(batch_of(task, raw)))
-  record = task.record(slots.Segments(*truth[:3]), features, raw)
+  record = view(task).record(slots.Segments(*truth[:3]), features, raw)
   assert record["segments"].shape == shape and record["segments"].dtype == np.uint8
   kinds = [np.append(-1, one["labels"])[one["segments"]] for one in (record, raw)]
   assert np.mean(kinds[0] != kinds[1]) < 0.09  # the borders move by less than a pixel
-  assert task.metric().compute(task.metric().update([], record, raw))["PQ"] > 0.85
+  metric = metric_of(task)
+  assert metric.compute(metric.update([], record, raw))["PQ"] > 0.85
 
 
 def test_record_leaves_out_what_is_absent_or_has_no_pixels():
@@ -248,7 +254,7 @@ def test_record_leaves_out_what_is_absent_or_has_no_pixels():
   present[[4, 7]] = True
   found = slots.Segments(ids, np.arange(9, dtype=np.int32), present)
   features = task.example(SCENES[0], None)
-  record = task.record(found, features, {"image_id": 1})
+  record = view(task).record(found, features, {"image_id": 1})
   assert record["labels"].tolist() == [4]
   np.testing.assert_array_equal(record["segments"], ids == 4)
 
@@ -295,10 +301,10 @@ def test_crowd_is_told_apart():
 
 def test_pictures_and_words():
   task, raw = make(), SCENES[0]
-  picture = task.draw(raw["image"], task.annotated(raw))
+  picture = view(task).draw(raw["image"], view(task).annotated(raw))
   assert picture.dtype == np.uint8 and picture.shape == (384, 384, 3)
-  assert task.text(task.annotated(raw)) == () and task.credit() == 1.0
-  assert task.knows(["corpus"]) == {}
+  assert view(task).text(view(task).annotated(raw)) == () and task.space().weights == ()
+  assert knowledge(task).knows(["corpus"]) == {}
 
 
 @pytest.mark.parametrize(
@@ -325,12 +331,12 @@ def test_sources_of_other_tasks_are_refused():
 
 def test_real_labels(shared_data):
   task = Panoptic(image_size=64, max_segments=20, codes=SMALL)
-  source = task.source(str(shared_data / "panoptic/coco/dev/val.json"), "")
-  task = task.bind(source)
-  metric, state = task.metric(), []
+  source = view(task).source(str(shared_data / "panoptic/coco/dev/val.json"), "")
+  task = bind(task, source)
+  metric, state = metric_of(task), []
   for index in range(8):
     raw = source[index]
     truth = jax.tree.map(lambda x: np.asarray(x[0]), task.truth(batch_of(task, raw)))
-    record = task.record(slots.Segments(*truth[:3]), task.example(raw, None), raw)
+    record = view(task).record(slots.Segments(*truth[:3]), task.example(raw, None), raw)
     state = metric.update(state, record, raw)
   assert 0.4 < metric.compute(state)["PQ"] < 1  # what is left at 64 pixels

@@ -4,7 +4,8 @@ A config names it by its path, as a user's own task.
 """
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,10 @@ import numpy as np
 
 from rtune import config as configs
 from rtune.metrics.metric import Metric
-from rtune.models.codes import code_model, patches, unpatch
+from rtune.models.codes import code_model
+from rtune.predictions.patches import patches, unpatch
 from rtune.tasks import coded
+from rtune.tasks.task import View
 
 SIZE = 16
 
@@ -50,36 +53,46 @@ def accuracy() -> Metric:
   def update(state, record, truth):
     return [*state, float(np.mean(record["mask"] == truth["mask"]))]
 
-  return Metric(lambda: [], update, lambda state: {"accuracy": float(np.mean(state))})
+  return Metric(list, update, lambda state: {"accuracy": float(np.mean(state))})
 
 
 @dataclasses.dataclass(frozen=True)
 class Find:
-  """The task."""
+  """The task: the six functions of every task, and three of those with a code model."""
 
-  codes: configs.CodeSizes = dataclasses.field(default_factory=configs.CodeSizes)
-  headline: tuple[str, ...] = ("accuracy",)
+  codes: configs.CodeSizes | Mapping[str, Any]
+
+  view = View(
+    draw=lambda image, record: np.where(record["mask"][..., None] == 1, np.uint8(255), image),
+    headline=("accuracy",),
+    unlabeled=lambda image, image_id: {
+      "image": image, "image_id": image_id, "mask": np.zeros((SIZE, SIZE), np.int32)
+    },
+    metrics=(f"{__file__}:accuracy",),
+  )  # fmt: skip
 
   def __post_init__(self):
     codes = configs.as_kind(configs.CodeSizes, self.codes, "config.task.args.codes")
     object.__setattr__(self, "codes", codes)
 
-  def bind(self, source):
-    return self
+  def example(self, raw, rng):
+    return {"image": raw["image"], "mask": raw["mask"]}
 
-  def knows(self, names):
-    return {}
+  def inputs(self, batch):
+    return batch["image"]
 
-  def save(self, folder):
-    pass
+  def space(self):
+    return coded.code_space(self.codes)
 
-  def load(self, folder):
-    return self
+  def targets(self, frozen, batch, key):
+    return coded.code_targets(self.codes_of(), frozen, self.labels(batch), batch["image"])
 
-  def example(self, raw, rng, judged=True):
-    image = raw["image"]
-    image = image if image.shape[0] == SIZE else np.resize(image, (SIZE, SIZE, 3))
-    return {"image": image, "mask": raw["mask"]}
+  def decode(self, frozen, actions, batch, scored):
+    logits = coded.code_logits(self.codes_of(), frozen, actions, batch["image"])
+    return Mask(jnp.argmax(unpatch(logits["mask"]), axis=-1))
+
+  def truth(self, batch):
+    return Mask(batch["mask"])
 
   def codes_of(self):
     return code_model(self.codes, SIZE, (("mask", 2),))
@@ -90,43 +103,6 @@ class Find:
   def code_loss(self, logits, batch):
     nll = -jnp.sum(jax.nn.log_softmax(logits["mask"], -2) * self.labels(batch)["mask"], axis=-2)
     return jnp.mean(nll), {"loss_mask": jnp.mean(nll)}
-
-  def policy(self, model):
-    return coded.code_policy(self.codes, SIZE, model)
-
-  def targets(self, frozen, batch, key):
-    return coded.code_targets(self.codes_of(), frozen, self.labels(batch), batch["image"])
-
-  def decode(self, frozen, actions, batch, scored=None):
-    logits = coded.code_logits(self.codes_of(), frozen, actions, batch["image"])
-    return Mask(jnp.argmax(unpatch(logits["mask"]), axis=-1))
-
-  def credit(self):
-    return 1.0
-
-  def truth(self, batch):
-    return Mask(batch["mask"])
-
-  def record(self, prediction, features, raw):
-    return {"image_id": raw["image_id"], "mask": np.asarray(prediction.mask)}
-
-  def metric(self, fast=False):
-    return accuracy()
-
-  def unlabeled(self, image, image_id):
-    return {"image": image, "image_id": image_id, "mask": np.zeros((SIZE, SIZE), np.int32)}
-
-  def annotated(self, raw):
-    return {"image_id": raw["image_id"], "mask": raw["mask"]}
-
-  def text(self, record):
-    return ()
-
-  def source(self, annotations, images):
-    return Squares()
-
-  def draw(self, image, record):
-    return np.where(record["mask"][..., None] == 1, np.uint8(255), image)
 
 
 def toy_config(**changes) -> configs.Config:

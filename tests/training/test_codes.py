@@ -1,5 +1,6 @@
 """The phase codes: its step, and whole runs that begin with it."""
 
+import contextlib
 import functools
 import os
 import pathlib
@@ -17,13 +18,17 @@ import pytest
 from rtune import config, predict
 from rtune.analyze import __main__ as analyze
 from rtune.config.names import resolve
-from rtune.devices import processes
+from rtune.devices import processes, sharding
 from rtune.devices.compiling import jit_once
 from rtune.display.logs import read_metrics
 from rtune.display.progress import Progress
 from rtune.errors import Preempted, UsageError
+from rtune.report.write import write_report
 from rtune.store import run_files, weights
 from rtune.training import codes, evaluation, loop, restore, update
+from rtune.training.imitate import imitation
+from rtune.training.phases import phase_of
+from rtune.training.setup import metrics_of
 
 TOY = pathlib.Path(__file__).with_name("coded_toy.py")
 SIZE, Find, Squares, toy_config = (
@@ -41,9 +46,10 @@ def quiet(monkeypatch, quick_compiles):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, quick_compiles):
-  """The workdir of a run of three phases. Read only."""
+  """The workdir of a run of three phases, with its report. Read only."""
   folder = tmp_path_factory.mktemp("coded") / "run"
   loop.run(toy_config(), str(folder))
+  write_report(folder)
   return folder
 
 
@@ -58,10 +64,26 @@ def batch_of(size=8):
   return {n: jnp.stack([jnp.asarray(x[n]) for x in examples]) for n in ("image", "mask")}
 
 
+def made_of(task, policy, settings, seed, frozen):
+  """What a step is made of."""
+  return update.Making(
+    task,
+    policy,
+    settings,
+    frozen,
+    OPTIMIZER,
+    key=jax.random.key(seed),
+    shardings=None,
+    mesh=sharding.make_mesh(),
+    reference=None,
+    clock=contextlib.nullcontext,
+  )
+
+
 def stepped(task, batch, **phase):
   """The state after one update, and its metrics; the state before it is given away."""
-  setting = config.Coding(**{"batch_size": 8, **phase})
-  step = codes.codes_step(task, OPTIMIZER, setting, jax.random.key(1), None)
+  settings = config.Coding(**{"batch_size": 8, **phase})
+  step = codes.coding(made_of(task, None, settings, 1, {})).step
   return step(jax.tree.map(jnp.asarray, first_state(task)), batch)
 
 
@@ -117,10 +139,10 @@ def test_commands_know_the_code_model_from_the_workdir_alone(run, tmp_path, caps
   results = run_files.read_results(run)
   restored = restore.restore(run)
   assert restore.finished(restored) == ("codes", "mle", "reward")
-  made = evaluation.make_predict(restored.task, restored.policy, restored.frozen)
+  made, metrics = evaluation.predictor(restored), metrics_of(restored.config, restored.task)
   source = evaluation.open_source(restored)
   for phase in ("codes", "reward"):
-    done = evaluation.evaluate_phase(restored, phase, made, source, restored.task.metric(), 0)
+    done = evaluation.evaluate_phase(restored, phase, made, source, metrics, 0)
     assert {f"val/{name}": value for name, value in done.values.items()} == results[phase]
   page = (run / "report.html").read_text()
   assert page.count("reconstruction") > 2 and "Code model: perplexity" in page
@@ -162,7 +184,7 @@ def test_interrupted_and_resumed_is_uninterrupted(run, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_four_devices_train_the_dictionary_of_one(run, tmp_path):
   code = (
-    "import sys; from rtune import parts, train; "
+    "import sys; from rtune.config.names import resolve; from rtune.training import loop; "
     "loop.run(resolve(sys.argv[1])(phases=('codes',)), sys.argv[2])"
   )
   environment = os.environ | {
@@ -226,16 +248,14 @@ def test_what_cannot_be_is_refused_before_anything_is_written(run, tmp_path):
 def test_imitation_takes_the_code_model_as_an_argument(run):
   """Another code model gives other targets; nothing is compiled for it."""
   restored = restore.restore(run)
-  predict = evaluation.make_predict(restored.task, restored.policy, restored.frozen)
-  assert jax.tree.leaves(predict.args[0]) == jax.tree.leaves(restored.frozen)
+  predict = evaluation.predictor(restored)(phase_of("mle"))
   params = restore.load_params(restored, "mle")[1]
   batch = batch_of()
-  predict(params, batch)
+  predict(restored.frozen, params, batch)
   moved = jax.tree.map(lambda x: x + 1e-3, restored.frozen)
-  predict.func(moved, params, batch)
-  assert predict.func._cache_size() == 1
-  step = update.imitation_step(
-    restored.task, restored.policy, OPTIMIZER, config.Imitate(batch_size=8), restored.frozen,
-    jax.random.key(0), None,
-  )  # fmt: skip
+  predict(moved, params, batch)
+  assert predict._cache_size() == 1
+  settings = config.Imitate(batch_size=8)
+  making = made_of(restored.task, restored.policy, settings, 0, restored.frozen)
+  step = imitation(making).step
   assert jax.tree.leaves(step.args[0]) == jax.tree.leaves(restored.frozen)

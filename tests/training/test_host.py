@@ -100,7 +100,7 @@ def test_an_exception_shows_the_users_frames_only():
   text = str(caught.value)
   assert "KeyError: 'missing'" in text
   assert 'return {}["missing"]' in text
-  assert "rtune/rewards/host.py" not in text
+  assert "rtune/training/host.py" not in text
 
 
 def test_an_exception_can_be_skipped(capsys):

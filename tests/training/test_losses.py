@@ -1,4 +1,4 @@
-"""REINFORCE against exact enumeration, and what rewards that say nothing must not do."""
+"""REINFORCE, KL and entropy against exact enumeration and closed forms."""
 
 import itertools
 
@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rtune.policies.policy import Scored
+from rtune.policies import heads
+from rtune.policies.policy import Policy, Scored
 from rtune.training import losses
+from rtune.training.advantages import advantages, named
 
-BASELINES = ("leave_one_out", "paper", "greedy", "batch", "none")
+BASELINES = ("leave_one_out", "paper", "greedy", "batch", "none", "group_mean")
 IMAGES, SAMPLES, LENGTH, DRAWS = 2, 4, 2, 20_000
 # What the two-token policy is paid for each answer, by image; some 2.0 away from zero, as that is
 # where a baseline earns its keep.
@@ -19,10 +21,16 @@ PAID = jnp.array([[[2.0, 3.0], [1.0, 2.5]], [[3.0, 2.0], [2.0, 1.0]]])
 
 def scored_from(logits_BSLV, actions_BSL):
   """What a policy would answer: the log-probability of two tokens drawn one after the other."""
-  log_probs = jax.nn.log_softmax(logits_BSLV)
-  taken = jnp.take_along_axis(log_probs, actions_BSL[..., None], -1)[..., 0]
-  entropy = -jnp.sum(jnp.exp(log_probs) * log_probs, -1)
-  return Scored(taken, entropy, jnp.ones_like(taken), logits_BSLV)
+  taken = heads.categorical.log_prob(logits_BSLV, actions_BSL)
+  return Scored(taken, jnp.ones_like(taken), logits_BSLV)
+
+
+# Losses ask for these of it, and for nothing else.
+POLICY = Policy(
+  *[None] * 4,
+  entropy=lambda scored: heads.categorical.entropy(scored.outputs),
+  divergence=lambda scored, reference: heads.categorical.kl(scored.outputs, reference.outputs),
+)
 
 
 def toy_logits(theta, actions_BSL):
@@ -50,23 +58,26 @@ def exact_gradient(theta):
   return jax.grad(expected)(theta)
 
 
+def draw(theta, key):
+  """Answers of the two-token policy."""
+  one, two = jax.random.uniform(key, (2, IMAGES, SAMPLES))
+  first = (one < jax.nn.sigmoid(theta[:, :1])).astype(jnp.int32)
+  then = jnp.where(first == 0, theta[:, 1:2], theta[:, 2:3])
+  return jnp.stack([first, (two < jax.nn.sigmoid(then)).astype(jnp.int32)], -1)
+
+
 def estimates(theta):
   """Of each baseline, the estimates of DRAWS independent batches, from the same answers."""
   greedy = reward_of(jnp.array([[[1, 1]], [[0, 1]]]))[:, 0]
 
-  def draw(key):
-    one, two = jax.random.uniform(key, (2, IMAGES, SAMPLES))
-    first = (one < jax.nn.sigmoid(theta[:, :1])).astype(jnp.int32)
-    then = jnp.where(first == 0, theta[:, 1:2], theta[:, 2:3])
-    return jnp.stack([first, (two < jax.nn.sigmoid(then)).astype(jnp.int32)], -1)
-
   def loss(theta, actions, baseline):
     rewards = reward_of(actions)
-    advantages = losses.advantages(rewards, jnp.ones_like(rewards, bool), baseline, greedy)
-    return losses.reinforce(scored_from(toy_logits(theta, actions), actions), advantages)
+    valid = jnp.ones_like(rewards, bool)
+    compared = advantages(named(baseline), rewards, valid, greedy=greedy)
+    return losses.reinforce(scored_from(toy_logits(theta, actions), actions), compared)
 
   def one(key):
-    actions = draw(key)
+    actions = draw(theta, key)
     return {name: -LENGTH * jax.grad(loss)(theta, actions, name) for name in BASELINES}
 
   keys = jax.random.split(jax.random.key(0), DRAWS)
@@ -84,8 +95,8 @@ def toy():
 def test_gradient_is_the_exact_one(toy, baseline):
   exact, drawn = toy[0], toy[1][baseline]
   error = drawn.std(axis=0) / DRAWS**0.5
-  # The mean of the batch holds each sample itself: it shrinks the gradient by one in BS.
-  shrunk = 1 - 1 / (IMAGES * SAMPLES) if baseline == "batch" else 1
+  # The mean of the group holds each sample itself: it shrinks the gradient by one in S.
+  shrunk = 1 - 1 / SAMPLES if baseline == "group_mean" else 1
   assert np.linalg.norm(exact) > 15 * np.linalg.norm(error), "too noisy to tell"
   np.testing.assert_array_less(np.abs(drawn.mean(axis=0) - shrunk * exact), 4 * error)
 
@@ -96,94 +107,7 @@ def test_leave_one_out_is_quiet(toy):
   assert noise["leave_one_out"] < noise["paper"]
 
 
-advantages = jax.jit(losses.advantages, static_argnames=("baseline", "normalize"))
 REWARDS = jnp.array([[1.0, 2.0, 6.0], [0.0, 0.0, 3.0]])
-ALL = jnp.ones((2, 3), bool)
-
-
-def test_advantages_by_hand():
-  greedy = jnp.array([2.0, -1.0])
-  want = {
-    "leave_one_out": [[-3.0, -1.5, 4.5], [-1.5, -1.5, 3.0]],
-    "paper": [[-9.0, 0.0, 0.0], [-4.5, 0.0, 0.0]],
-    "greedy": [[-1.0, 0.0, 4.0], [1.0, 1.0, 4.0]],
-    "batch": [[-1.0, 0.0, 4.0], [-2.0, -2.0, 1.0]],
-    "none": REWARDS,
-  }
-  for name, values in want.items():
-    got = advantages(REWARDS, ALL, name, greedy)
-    np.testing.assert_allclose(got, values, atol=1e-6, err_msg=name)
-
-
-def test_normalized_by_hand():
-  got = advantages(REWARDS, ALL, "leave_one_out", normalize=True)
-  want = np.array([[-3.0, -1.5, 4.5], [-1.5, -1.5, 3.0]]) / np.std(REWARDS, axis=1, keepdims=True)
-  np.testing.assert_allclose(got, want, rtol=1e-5)
-
-
-@pytest.mark.parametrize("normalize", [False, True])
-@pytest.mark.parametrize("baseline", BASELINES)
-@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf, 1e30])
-def test_an_invalid_sample_leaves_no_trace(baseline, normalize, poison):
-  """The siblings' advantages are those of a group without it, and its own is zero."""
-  greedy = jnp.array([2.0, -1.0])
-  rewards, valid = REWARDS.at[:, 1].set(poison), ALL.at[:, 1].set(False)
-  got = advantages(rewards, valid, baseline, greedy, normalize)
-  without = advantages(REWARDS[:, ::2], ALL[:, ::2], baseline, greedy, normalize)
-  # The paper's one gradient is scaled by the samples of a group, and two are not three.
-  scale = 3 / 2 if baseline == "paper" else 1
-  np.testing.assert_allclose(got[:, ::2], scale * without, rtol=1e-5, atol=1e-6)
-  np.testing.assert_array_equal(got[:, 1], 0)
-
-
-@pytest.mark.parametrize("baseline", BASELINES)
-def test_nothing_valid_gives_zero(baseline):
-  rewards = jnp.full((2, 3), jnp.nan)
-  got = advantages(rewards, ~ALL, baseline, jnp.zeros(2), normalize=True)
-  np.testing.assert_array_equal(got, 0)
-
-
-def test_one_valid_sample_has_no_siblings_to_beat():
-  valid = jnp.array([[True, False, False], [True, True, True]])
-  for baseline in ("leave_one_out", "paper"):
-    got = advantages(REWARDS, valid, baseline)
-    np.testing.assert_array_equal(got[0], 0)
-    assert np.abs(got[1]).max() > 0
-
-
-@pytest.mark.parametrize("samples", [2, 3, 6, 7])
-@pytest.mark.parametrize("baseline", ["leave_one_out", "paper", "batch"])
-def test_constant_rewards_teach_exactly_nothing(samples, baseline):
-  """Also those that floating point cannot sum without an error."""
-  valid = jnp.ones((3, samples), bool)
-  for value in (0.1, 1 / 3, 1e6, -7.7, 0.0):
-    rewards = jnp.full((3, samples), value)
-    for normalize in (False, True):
-      got = advantages(rewards, valid, baseline, normalize=normalize)
-      np.testing.assert_array_equal(got, 0)
-
-
-@pytest.mark.parametrize("baseline", BASELINES)
-def test_equal_samples_are_not_blown_up_by_their_deviation(baseline):
-  rewards = jnp.array([[0.1] * 6, [1 / 3] * 6, [0.0, 1.0] * 3])
-  valid = jnp.ones_like(rewards, bool)
-  got = advantages(rewards, valid, baseline, jnp.zeros(3), normalize=True)
-  np.testing.assert_array_equal(got[:2], 0)
-  assert np.abs(got[2]).max() > 0.5
-
-
-def test_an_image_without_a_greedy_reward_is_left_out():
-  greedy = jnp.array([jnp.nan, -1.0])
-  got = advantages(REWARDS, ALL, "greedy", greedy)
-  np.testing.assert_allclose(got, [[0, 0, 0], [1, 1, 4]])
-
-
-@pytest.mark.parametrize("baseline", BASELINES)
-def test_one_sample(baseline):
-  greedy = jnp.array([2.0, -1.0])
-  got = advantages(REWARDS[:, :1], ALL[:, :1], baseline, greedy)
-  want = {"greedy": [-1.0, 1.0], "batch": [0.5, -0.5], "none": [1.0, 0.0]}.get(baseline, [0, 0])
-  np.testing.assert_allclose(got[:, 0], want)
 
 
 def random_scored(seed, mask=None):
@@ -196,10 +120,10 @@ def random_scored(seed, mask=None):
 
 def test_reinforce_and_imitation_by_definition():
   scored = random_scored(0)
-  advantages = jnp.asarray(np.random.default_rng(1).normal(size=(2, 3)), jnp.float32)
+  compared = jnp.asarray(np.random.default_rng(1).normal(size=(2, 3)), jnp.float32)
   log_prob = np.asarray(scored.log_prob, np.float64)
-  want = -np.mean(np.asarray(advantages)[..., None] * log_prob)
-  np.testing.assert_allclose(losses.reinforce(scored, advantages), want, rtol=1e-5)
+  want = -np.mean(np.asarray(compared)[..., None] * log_prob)
+  np.testing.assert_allclose(losses.reinforce(scored, compared), want, rtol=1e-5)
   np.testing.assert_allclose(losses.imitation(scored), -log_prob.mean(), rtol=1e-5)
 
 
@@ -211,25 +135,26 @@ def test_no_gradient_flows_through_advantages():
 def test_kl_is_its_closed_form():
   mask = jnp.asarray(np.random.default_rng(2).integers(0, 2, (2, 3, 4)), jnp.float32)
   scored, reference = random_scored(0, mask), random_scored(1, mask)
-  p, q = (jax.nn.softmax(np.asarray(s.logits, np.float64)) for s in (scored, reference))
+  p, q = (jax.nn.softmax(np.asarray(s.outputs, np.float64)) for s in (scored, reference))
   kl = np.sum(p * np.log(p / q), axis=-1)
-  got = losses.kl_divergence(scored, reference)
-  np.testing.assert_allclose(got, np.mean(kl * np.asarray(mask)), rtol=1e-5)
-  assert got > 0.1
-  np.testing.assert_array_equal(losses.kl_divergence(scored, scored), 0)
+  for loss in (losses.kl, losses.kl_of_next):
+    got = loss(scored, POLICY, reference)
+    np.testing.assert_allclose(got, np.mean(kl * np.asarray(mask)), rtol=1e-5)
+    assert got > 0.1
+    np.testing.assert_array_equal(loss(scored, POLICY, scored), 0)
 
 
 def test_kl_gradient_pulls_to_the_reference_only():
   scored, reference = random_scored(0), random_scored(1)
 
   def of(logits, reference_logits):
-    return losses.kl_divergence(
-      scored._replace(logits=logits), reference._replace(logits=reference_logits)
+    return losses.kl_of_next(
+      scored._replace(outputs=logits), POLICY, reference._replace(outputs=reference_logits)
     )
 
-  ours, theirs = jax.grad(of, (0, 1))(scored.logits, reference.logits)
+  ours, theirs = jax.grad(of, (0, 1))(scored.outputs, reference.outputs)
   np.testing.assert_array_equal(theirs, 0)
-  p, q = jax.nn.softmax(scored.logits), jax.nn.softmax(reference.logits)
+  p, q = jax.nn.softmax(scored.outputs), jax.nn.softmax(reference.outputs)
   ratio = jnp.log(p / q)
   want = p * (ratio - jnp.sum(p * ratio, -1, keepdims=True)) / scored.log_prob.size
   np.testing.assert_allclose(ours, want, atol=1e-6)
@@ -240,5 +165,51 @@ def test_kl_of_two_hand_made_distributions():
     logits = jnp.log(jnp.array(p, jnp.float32)).reshape(1, 1, 1, 2)
     return scored_from(logits, jnp.zeros((1, 1, 1), jnp.int32))
 
-  got = losses.kl_divergence(fixed([0.5, 0.5]), fixed([0.25, 0.75]))
+  got = losses.kl(fixed([0.5, 0.5]), POLICY, fixed([0.25, 0.75]))
   np.testing.assert_allclose(got, 0.5 * np.log(2) + 0.5 * np.log(2 / 3), rtol=1e-5)
+
+
+def test_credit_and_weights_of_decisions():
+  """An advantage of each decision, and how much each counts; alike ones are as good as one."""
+  scored = random_scored(0, jnp.ones((2, 3, 4)).at[0, 1, 2:].set(0))
+  log_prob = np.asarray(scored.log_prob, np.float64)
+  credit = jnp.asarray(np.random.default_rng(1).normal(size=(2, 3, 4)), jnp.float32)
+  weights = (1.0, 0.0, 0.5, 2.0)
+  want = -np.mean(np.asarray(credit) * log_prob * np.array(weights))
+  np.testing.assert_allclose(losses.reinforce(scored, credit, weights), want, rtol=1e-5)
+  alike = jnp.broadcast_to(REWARDS[..., None], credit.shape)
+  np.testing.assert_allclose(
+    losses.reinforce(scored, alike), losses.reinforce(scored, REWARDS), rtol=1e-5
+  )
+
+
+@pytest.mark.parametrize("name", ["kl", "entropy"])
+def test_gradients_of_whole_answers_are_the_exact_ones(name):
+  """Of the expectation, in which a decision answers for what comes after it."""
+  theta = jnp.array([[0.4, -0.3, 1.8], [-0.6, 1.2, 0.1]])
+  given = () if name == "entropy" else (jnp.array([[0.0, 1.0, -1.0], [0.5, -1.0, 1.0]]),)
+
+  def loss(theta, actions):
+    scored = scored_from(toy_logits(theta, actions), actions)
+    reference = [scored_from(toy_logits(other, actions), actions) for other in given]
+    return getattr(losses, name)(scored, POLICY, *reference)
+
+  def exact(theta):
+    """Of whole answers, from the log-probabilities of all four."""
+    every = jnp.array(list(itertools.product((0, 1), repeat=LENGTH)))
+    actions = jnp.broadcast_to(every, (IMAGES, 4, LENGTH))
+    ours, *theirs = (
+      jnp.sum(scored_from(toy_logits(x, actions), actions).log_prob, -1) for x in (theta, *given)
+    )
+    return jnp.mean(jnp.sum(jnp.exp(ours) * (ours - sum(theirs)), -1)) / LENGTH
+
+  def one(key):
+    return jax.value_and_grad(loss)(theta, draw(theta, key))
+
+  keys = jax.random.split(jax.random.key(0), DRAWS)
+  values, gradients = jax.tree.map(np.asarray, jax.jit(jax.vmap(one))(keys))
+  value, gradient = jax.value_and_grad(exact)(theta)
+  assert abs(values.mean() - value) < 4 * values.std() / DRAWS**0.5
+  error = gradients.std(axis=0) / DRAWS**0.5
+  assert np.linalg.norm(gradient) > 15 * np.linalg.norm(error), "too noisy to tell"
+  np.testing.assert_array_less(np.abs(gradients.mean(axis=0) - gradient), 4 * error + 1e-7)

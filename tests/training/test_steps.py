@@ -12,10 +12,12 @@ import pytest
 from rtune import config as configs
 from rtune.devices import sharding
 from rtune.devices.compiling import jit_once
+from rtune.policies.tokens import tokens
 from rtune.tasks.detection import Detection
-from rtune.training import update
-from rtune.training.reinforce import _join, _split, reward_step
-from rtune.training.scoring import Scores, Scoring, make_lesson, make_scoring
+from rtune.training import losses, update
+from rtune.training.imitate import imitation
+from rtune.training.reinforce import _join, _split, reinforce
+from rtune.training.scoring import Scores, Scoring
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -28,7 +30,7 @@ PHASE = configs.Reward(fn="rtune.rewards.boxes:recall", batch_size=BATCH, num_sa
 def make_policy(dropout=0.0):
   sizes = {"width": 16, "depth": 1, "num_heads": 2, "mlp_dim": 32, "dropout": dropout}
   encoder = configs.Encoder(patch_size=8, **sizes)
-  return TASK.policy(configs.Model(encoder, configs.Decoder(**sizes), dtype="float32"))
+  return tokens(TASK.space(), encoder=encoder, decoder=configs.Decoder(**sizes), dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def untrained(batch):
 def learned(batch, untrained):
   """What imitation of the batch makes of them, and the metrics of every step."""
   optimizer = optax.adam(1e-2)
-  step, state = imitate(optimizer), fresh(untrained, optimizer)
+  step, state = imitating(optimizer), fresh(untrained, optimizer)
   seen = []
   for _ in range(60):
     state, metrics = step(state, batch)
@@ -83,38 +85,42 @@ def fresh(params, optimizer, **changes):
   return state._replace(**changes)
 
 
-def imitate(optimizer, **changes):
-  phase = configs.Imitate(batch_size=BATCH, **changes)
-  return update.imitation_step(TASK, make_policy(), optimizer, phase, {}, jax.random.key(1), None)
-
-
-def reinforce(optimizer, scoring=None, policy=None, reference=None, **changes):
-  phase = dataclasses.replace(PHASE, **changes)
-  scoring = scoring or make_scoring(phase, TASK, {}, sharding.make_mesh())
-  return reward_step(
+def made_of(optimizer, settings, seed, policy=None, reference=None):
+  """What a step is made of."""
+  return update.Making(
     TASK,
     policy or make_policy(),
-    optimizer,
-    phase,
-    {},
-    jax.random.key(2),
-    scoring,
-    reference,
-    contextlib.nullcontext,
-    None,
+    settings,
+    frozen={},
+    optimizer=optimizer,
+    key=jax.random.key(seed),
+    shardings=None,
+    mesh=sharding.make_mesh(),
+    reference=reference,
+    clock=contextlib.nullcontext,
   )
+
+
+def imitating(optimizer, **changes):
+  settings = configs.Imitate(batch_size=BATCH, **changes)
+  return imitation(made_of(optimizer, settings, 1)).step
+
+
+def tuning(optimizer, scoring=None, policy=None, reference=None, **changes):
+  settings = dataclasses.replace(PHASE, **changes)
+  return reinforce(made_of(optimizer, settings, 2, policy, reference), scoring).step
 
 
 def paid(function):
   """A scoring that pays actions [B, S, L] by `function`; what is not finite is not valid."""
 
   @jax.jit
-  def score(actions, batch):
-    del batch
+  def score(frozen, actions, batch):
+    del frozen, batch
     reward = function(actions)
     return Scores(reward, jnp.isfinite(reward), {})
 
-  return Scoring(score)
+  return Scoring(score, on_device=True)
 
 
 def assert_equal(one, other):
@@ -148,28 +154,23 @@ def test_a_lesson_beside_imitation(batch, params):
   """Its loss comes on top; what imitation itself reports and does without it stays."""
   extra = configs.Part("rtune.tasks.confidence:expected_iou")
   mistakes = configs.Part("rtune.tasks.mistakes:boxes")
-  phase = configs.Imitate(mistakes=mistakes, supervised=extra, supervised_weight=0.5)
+  lesson = {"mistakes": mistakes, "supervised": extra, "supervised_weight": 0.5}
   optimizer = optax.sgd(1.0)
-
-  def step(lesson):
-    step_fn = update.imitation_step(
-      TASK, make_policy(), optimizer, phase, {}, jax.random.key(1), None, lesson
-    )
-    return step_fn(fresh(params, optimizer), batch)
-
-  (plain, alone), (taught, both) = step(None), step(make_lesson(phase, TASK))
+  (plain, alone), (taught, both) = (
+    imitating(optimizer, **changes)(fresh(params, optimizer), batch) for changes in ({}, lesson)
+  )
   assert float(both["nll"]) == pytest.approx(float(alone["nll"]), rel=1e-5)
   assert both["supervised"] > 0.01
   assert float(both["loss"]) == pytest.approx(float(alone["loss"] + both["supervised"]), rel=1e-5)
   gap = jax.tree.map(lambda a, b: np.abs(a - b).max(), plain.params, taught.params)
   assert max(jax.tree.leaves(gap)) > 1e-3
-  assert make_lesson(configs.Imitate(), TASK) is None
+  assert losses.extra_losses(configs.Imitate()) == ()
 
 
 def test_accumulated_imitation_is_imitation(batch, params):
   optimizer = optax.sgd(1.0)
   (one, whole), (two, parts) = (
-    imitate(optimizer, accumulate=n)(fresh(params, optimizer), batch) for n in (1, 2)
+    imitating(optimizer, accumulate=n)(fresh(params, optimizer), batch) for n in (1, 2)
   )
   assert moved(one, params) > 1e-2
   assert_close(one, two, 1e-6)
@@ -179,7 +180,7 @@ def test_accumulated_imitation_is_imitation(batch, params):
 def test_reward_rises(batch, untrained):
   """Paid for tokens 5, the policy learns to say them."""
   optimizer = optax.adam(2e-2)
-  step = reinforce(optimizer, paid(lambda actions: jnp.mean(actions == 5, axis=-1)))
+  step = tuning(optimizer, paid(lambda actions: jnp.mean(actions == 5, axis=-1)))
   state, seen = fresh(untrained, optimizer), []
   for _ in range(60):
     state, metrics = step(state, batch)
@@ -193,7 +194,7 @@ def first_steps(batch, params):
   """State and metrics after the first update with each baseline, paid by recall."""
   optimizer = optax.sgd(1.0)
   return {
-    name: reinforce(optimizer, baseline=name)(fresh(params, optimizer), batch) for name in BASELINES
+    name: tuning(optimizer, baseline=name)(fresh(params, optimizer), batch) for name in BASELINES
   }
 
 
@@ -213,6 +214,7 @@ def test_reward_steps_report(first_steps):
   metrics = first_steps["leave_one_out"][1]
   assert set(metrics) == {
     *("loss", "reinforce", "grad_norm", "skipped", "skipped_in_a_row"),
+    *("unrewarded", "unrewarded_in_a_row"),
     *("reward/mean", "reward/std", "reward/min", "reward/max", "reward/alike", "reward/invalid"),
     *("reward/matches", "reward/duplicates"),
     *("advantage_std", "entropy", "length", "unique", "log_prob_gap"),
@@ -226,7 +228,7 @@ def test_reward_steps_report(first_steps):
 
 def test_the_same_step_twice_is_bitwise_the_same(first_steps, batch, params):
   optimizer = optax.sgd(1.0)
-  step = reinforce(optimizer)
+  step = tuning(optimizer)
   again = step(fresh(params, optimizer), batch)
   assert_equal(again, first_steps["leave_one_out"])
   _, later = step(fresh(params, optimizer, step=jnp.array(5)), batch)
@@ -234,7 +236,7 @@ def test_the_same_step_twice_is_bitwise_the_same(first_steps, batch, params):
 
 
 def test_accumulated_reward_step_is_the_reward_step(first_steps, batch, params):
-  state, metrics = reinforce(optax.sgd(1.0), accumulate=2)(fresh(params, optax.sgd(1.0)), batch)
+  state, metrics = tuning(optax.sgd(1.0), accumulate=2)(fresh(params, optax.sgd(1.0)), batch)
   assert_close(state, first_steps["leave_one_out"][0], 1e-6)
   assert_close(metrics, first_steps["leave_one_out"][1], 1e-5)
 
@@ -242,7 +244,7 @@ def test_accumulated_reward_step_is_the_reward_step(first_steps, batch, params):
 def test_samples_drawn_in_parts_stay_with_their_images(batch, params):
   optimizer = optax.sgd(1.0)
   # Each image is paid apart: were parts joined in another order, the wrong images would learn.
-  _, metrics = reinforce(optimizer, overlap=2)(fresh(params, optimizer), batch)
+  _, metrics = tuning(optimizer, overlap=2)(fresh(params, optimizer), batch)
   assert metrics["log_prob_gap"] < 1e-4
   tree = {"x": jnp.arange(12).reshape(6, 2), "y": jnp.arange(6)}
   assert_equal(_join(_split(tree, 3)), tree)
@@ -250,7 +252,7 @@ def test_samples_drawn_in_parts_stay_with_their_images(batch, params):
 
 def test_no_dropout_while_tuning(batch, params):
   optimizer = optax.sgd(1.0)
-  step = reinforce(optimizer, policy=make_policy(dropout=0.5))
+  step = tuning(optimizer, policy=make_policy(dropout=0.5))
   _, metrics = step(fresh(params, optimizer), batch)
   assert metrics["log_prob_gap"] < 1e-4
 
@@ -258,7 +260,7 @@ def test_no_dropout_while_tuning(batch, params):
 def test_kl_is_zero_at_first_and_then_is_not(batch, params):
   optimizer = optax.sgd(10.0)
   reference = jax.tree.map(jnp.array, params)
-  step = reinforce(optimizer, reference=reference, kl=0.5, entropy=0.1)
+  step = tuning(optimizer, reference=reference, kl=0.5, entropy=0.1)
   state, first = step(fresh(params, optimizer), batch)
   assert abs(first["kl"]) < 1e-6
   assert first["entropy_bonus"] < 0
@@ -272,8 +274,10 @@ def test_kl_is_zero_at_first_and_then_is_not(batch, params):
 def test_extra_loss_is_added(batch, params):
   optimizer = optax.sgd(1.0)
   constant = paid(lambda actions: jnp.ones(actions.shape[:2]))
-  extra = constant._replace(supervised=lambda _, scored, *rest: jnp.mean(scored.entropy))
-  state, metrics = reinforce(optimizer, extra)(fresh(params, optimizer), batch)
+  # The loss is minus the entropy, so this is the mean entropy itself.
+  extra = {"supervised": configs.Part("rtune.training.losses:entropy_of_next")}
+  step = tuning(optimizer, constant, supervised_weight=-1.0, **extra)
+  state, metrics = step(fresh(params, optimizer), batch)
   assert metrics["loss"] == metrics["supervised"] > 0
   assert moved(state, params) > 1e-4
 
@@ -281,7 +285,7 @@ def test_extra_loss_is_added(batch, params):
 def test_equal_rewards_move_nothing(batch, params):
   optimizer = optax.sgd(1.0)
   constant = paid(lambda actions: jnp.full(actions.shape[:2], 0.1))
-  state, metrics = reinforce(optimizer, constant, normalize=True)(fresh(params, optimizer), batch)
+  state, metrics = tuning(optimizer, constant, normalize=True)(fresh(params, optimizer), batch)
   assert_equal(state.params, params)
   assert metrics["reward/alike"] == 1
   assert metrics["advantage_std"] == metrics["grad_norm"] == 0
@@ -294,7 +298,7 @@ def test_an_invalid_reward_counts_and_the_rest_learns(batch, params, value):
     return jnp.where(jnp.arange(BATCH * SAMPLES).reshape(good.shape) == 1, broken, good)
 
   optimizer = optax.sgd(0.1)
-  state, metrics = reinforce(optimizer, paid(reward))(fresh(params, optimizer), batch)
+  state, metrics = tuning(optimizer, paid(reward))(fresh(params, optimizer), batch)
   assert metrics["reward/invalid"] == 1
   assert metrics["skipped"] == 0
   assert moved(state, params) > 0
@@ -305,15 +309,16 @@ def test_an_invalid_reward_counts_and_the_rest_learns(batch, params, value):
 def test_a_batch_without_a_valid_reward_changes_nothing(batch, params):
   optimizer = optax.adam(1e-2)
   nothing = paid(lambda actions: jnp.full(actions.shape[:2], jnp.nan))
-  step = reinforce(optimizer, nothing, entropy=0.1)
+  step = tuning(optimizer, nothing, entropy=0.1)
   before = fresh(params, optimizer)
   opt_state = jax.tree.map(np.asarray, before.opt_state)
   state, metrics = step(before, batch)
   assert_equal((state.params, state.opt_state), (params, opt_state))
-  assert (state.step, state.skipped, state.skipped_in_a_row) == (1, 1, 1)
+  assert (state.step, state.unrewarded, state.unrewarded_in_a_row) == (1, 1, 1)
   assert metrics["reward/invalid"] == BATCH * SAMPLES
   state, _ = step(state, batch)
-  assert (state.step, state.skipped, state.skipped_in_a_row) == (2, 2, 2)
+  assert (state.step, state.unrewarded, state.unrewarded_in_a_row) == (2, 2, 2)
+  assert (state.skipped, state.skipped_in_a_row) == (0, 0)
 
 
 def test_an_invalid_greedy_reward_does_not_cost_the_batch(batch, params):
@@ -324,7 +329,7 @@ def test_an_invalid_greedy_reward_does_not_cost_the_batch(batch, params):
     return jnp.full_like(good, jnp.nan) if actions.shape[1] == 1 else good
 
   optimizer = optax.sgd(0.1)
-  step = reinforce(optimizer, paid(reward), baseline="greedy")
+  step = tuning(optimizer, paid(reward), baseline="greedy")
   state, metrics = step(fresh(params, optimizer), batch)
   assert metrics["skipped"] == 0
   assert metrics["advantage_std"] == 0
@@ -340,7 +345,7 @@ def poisoned(params):
 
 def test_a_loss_that_is_not_finite_changes_nothing(batch, params):
   optimizer = optax.adam(1e-2)
-  step, bad = imitate(optimizer), poisoned(params)
+  step, bad = imitating(optimizer), poisoned(params)
   before = fresh(bad, optimizer)
   opt_state = jax.tree.map(np.asarray, before.opt_state)
   state, metrics = step(before, batch)
@@ -355,7 +360,7 @@ def test_a_loss_that_is_not_finite_changes_nothing(batch, params):
 
 def test_an_update_that_is_not_finite_is_not_applied(batch, params):
   optimizer = optax.sgd(np.inf)
-  state, metrics = imitate(optimizer)(fresh(params, optimizer), batch)
+  state, metrics = imitating(optimizer)(fresh(params, optimizer), batch)
   assert np.isfinite(metrics["loss"])
   assert_equal(state.params, params)
   assert state.skipped_in_a_row == 1

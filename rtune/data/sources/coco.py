@@ -85,12 +85,12 @@ class CocoDetection:
     declared = coco_json.declared_sizes(parts["images"])
     _compare_sizes(names, declared, sizes, report)
     _suspect_layout(table, _limits(sizes or declared), report)
-    official = _official(parts["annotations"], table)
-    finite = np.isfinite(table["xywh"]).all(axis=1)
     # Without the true sizes nothing is cut here; reading an example does it.
-    boxes, clean = _clean(table, finite, _limits(sizes or [None] * len(names)), report)
-    self._table, self._boxes, self._clean = table[finite], boxes[finite], clean[finite]
-    self._area, self._crowd = (values[finite] for values in official)
+    limits = _limits(sizes or [None] * len(names))
+    finite = np.isfinite(table["xywh"]).all(axis=1)
+    columns = _clean(table, finite, limits, report) + _official(parts["annotations"], table)
+    self._table = table[finite]
+    self._boxes, self._clean, self._area, self._crowd = (column[finite] for column in columns)
     self._starts = np.searchsorted(self._table["image"], np.arange(len(names) + 1))
     self.warnings = report.warnings()
 
@@ -155,7 +155,8 @@ def _official(
   known = np.array([isinstance(area, int | float) for area in areas], bool)
   # JSON has whole numbers of any size, float64 has not. NaN stays: it is in every range of sizes.
   areas = [min(max(area, -1e300), 1e300) if isinstance(area, int | float) else 0 for area in areas]
-  box_area = table["xywh"][:, 2] * table["xywh"][:, 3]
+  with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is dropped later
+    box_area = table["xywh"][:, 2] * table["xywh"][:, 3]
   area = np.where(known[rows], np.array(areas, np.float64)[rows], box_area)
   crowd = np.array([record.get("iscrowd") not in (None, 0, "", "0") for record in records], bool)
   return area, crowd[rows]

@@ -17,7 +17,7 @@ import types
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, Float32, Int32, UInt8
 from PIL import Image
 
 from rtune.data.source import Example
@@ -96,12 +96,9 @@ class TfdsDetection:
     relative = np.array(fields["bbox"], np.float32).reshape(-1, 4)
     scale = np.array([height, width, height, width], np.float32)
     boxes = np.clip(relative, 0, 1) * scale
-    y0, x0, y1, x1 = (relative.astype(np.float64) * scale).T
-    whole = np.stack([x0, y0, x1 - x0, y1 - y0], axis=1)
     labels = np.array(fields[self._label], np.int32).reshape(-1)
     # Negative labels mean "unknown"; comparisons with NaN are False.
     keep = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & (labels >= 0)
-    scored = np.isfinite(relative).all(axis=1) & (labels >= 0)
     crowd = np.array(fields.get("is_crowd", np.zeros(len(labels))), bool)
     area = fields.get("area", (boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
     return {
@@ -111,11 +108,27 @@ class TfdsDetection:
       "labels": labels[keep],
       "crowd": crowd[keep],
       "area": np.array(area, np.float32)[keep],
-      "official_boxes": whole[scored],
-      "official_labels": labels[scored],
-      "official_crowd": crowd[scored],
-      "official_area": np.array(fields.get("area", whole[:, 2:].prod(axis=1)), np.float64)[scored],
+      **_official(relative, scale, labels, crowd, fields.get("area")),
     }
+
+
+def _official(
+  relative: Float32[np.ndarray, "n 4"],
+  scale: Float32[np.ndarray, "4"],
+  labels: Int32[np.ndarray, "n"],
+  crowd: Bool[np.ndarray, "n"],
+  area: Any,
+) -> Example:
+  """What the metric scores, neither cut nor rounded; without `area` those of the boxes."""
+  scored = np.isfinite(relative).all(axis=1) & (labels >= 0)
+  y0, x0, y1, x1 = (relative[scored].astype(np.float64) * scale).T
+  boxes = np.stack([x0, y0, x1 - x0, y1 - y0], axis=1)
+  return {
+    "official_boxes": boxes,
+    "official_labels": labels[scored],
+    "official_crowd": crowd[scored],
+    "official_area": boxes[:, 2:].prod(axis=1) if area is None else np.array(area, float)[scored],
+  }
 
 
 def find_builder(name: str, data_dir: str | None) -> Any:

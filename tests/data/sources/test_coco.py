@@ -72,6 +72,10 @@ def test_examples(tmp_path, data):
     "labels": np.int32,
     "crowd": np.bool_,
     "area": np.float32,
+    "official_boxes": np.float64,
+    "official_labels": np.int32,
+    "official_crowd": np.bool_,
+    "official_area": np.float64,
   }
   with pytest.raises(IndexError):
     source[2]
@@ -119,7 +123,7 @@ def test_bad_boxes_are_put_right_counted_and_told(tmp_path, data):
     _annotation(11, bbox=[5, 5, 0, 10]),
     _annotation(12, bbox=[5, 5, 10, -3]),
     _annotation(13, bbox=[float("nan"), 5, 10, 10]),
-    _annotation(14, bbox=[5, 5, float("inf"), 10]),
+    _annotation(14, bbox=[5, 5, float("inf"), 0]),
     _annotation(15, bbox=[100, 5, 10, 10]),
     _annotation(16, bbox=[1e30, -1e30, 10, 10]),
     _annotation(17, bbox=[10**400, 0, 1, 1]),
@@ -128,13 +132,36 @@ def test_bad_boxes_are_put_right_counted_and_told(tmp_path, data):
   source = CocoDetection(_write(tmp_path, data))
   np.testing.assert_array_equal(source[0]["boxes"][2:], [[10, 0, 60, 40], [0, 0, 60, 100]])
   np.testing.assert_array_equal(source[0]["area"][2:], [2000, 6000])
+  # The metric has them as they are, all but those that are no numbers.
+  whole = [[-20, 10, 60, 1e30], [5, 5, 0, 10], [5, 5, 10, -3], [100, 5, 10, 10]]
+  whole += [[1e30, -1e30, 10, 10], [0, 0, 100.4, 60.4]]
+  np.testing.assert_array_equal(source[0]["official_boxes"][2:], whole)
+  np.testing.assert_array_equal(source[0]["official_labels"], [0, 1] + [0] * 6)
+  areas = [700.5, 52.5, 60e30, 0, -30, 100, 100, 100.4 * 60.4]
+  np.testing.assert_array_equal(source[0]["official_area"], areas)
+  assert source.class_counts().tolist() == [3, 1] and source.box_counts().tolist() == [4, 0]
   told = "\n".join(source.warnings)
   assert "NaN or infinite numbers (3). Left out: annotation 13 annotation 14 annotation 17" in told
   assert "without width or height (2)" in told
   assert "outside their image (2)" in told
-  assert "over the edge of their image by more than a pixel (1). Cut there: annotation 10" in told
+  assert "over the edge of their image by more than a pixel (1). Cut there in training" in told
   assert "area is no area (1)" in told
   assert len(source.warnings) == 5
+
+
+def test_areas_and_crowds_are_scored_as_the_official_tool_reads_them(tmp_path, data):
+  # Of -1 the tool says "of no size", of NaN "of any"; 1024.00001 is 1024 in float32.
+  areas = [1024.00001, -1, float("nan"), 10**400, 1e300, 0, True, "40"]
+  crowds = [1, True, "1", 2, 0, False, "0", None]
+  data["annotations"] = [
+    _annotation(100 - k, image=(7, 5)[k % 2], area=area) | {"iscrowd": crowd}
+    for k, (area, crowd) in enumerate(zip(areas, crowds, strict=True))
+  ]
+  first, second = CocoDetection(_write(tmp_path, data))
+  np.testing.assert_array_equal(first["official_area"], [1024.00001, np.nan, 1e300, 1])
+  np.testing.assert_array_equal(second["official_area"], [-1, 1e300, 0, 1200])
+  assert first["official_crowd"].tolist() == [True, True, False, False]
+  assert second["official_crowd"].tolist() == [True, True, False, False]
 
 
 def test_without_header_checks_boxes_are_cut_when_read(tmp_path, data):
@@ -144,6 +171,7 @@ def test_without_header_checks_boxes_are_cut_when_read(tmp_path, data):
   assert source.warnings == ()
   np.testing.assert_array_equal(source[0]["boxes"][2:], [[50, 90, 60, 100]])
   np.testing.assert_array_equal(source[0]["area"][2:], [100])
+  np.testing.assert_array_equal(source[0]["official_boxes"][2:], [[90, 50, 50, 50], [200] * 4])
   (tmp_path / "b.png").unlink()
   assert len(CocoDetection(_write(tmp_path, data), check_images=False)) == 2
   with pytest.raises(DataError, match=r"b\.png.* does not exist"):

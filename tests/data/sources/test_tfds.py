@@ -8,17 +8,20 @@ import textwrap
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from rtune.data.sources import tfds as rtune_tfds
 from rtune.data.sources.tfds import TfdsDetection
 from rtune.errors import DataError, UsageError
+from rtune.metrics.boxes import coco_boxes
 
 # Image i of "train" is (20 + i) x 30, all of value i but for a red corner, with i boxes.
 BUILD = """
 import sys
 import numpy as np
 import tensorflow_datasets as tfds
-from rtune.data.tfds import prepare
+from rtune.data.sources.tfds import prepare
 
 def image(i):
   pixels = np.full((20 + i, 30, 3), i, np.uint8)
@@ -57,7 +60,26 @@ class Plain(tfds.core.GeneratorBasedBuilder):
       {"bbox": tfds.features.BBox(0.5, 0.5, 0.5, 0.5), "type": 0},
       {"bbox": tfds.features.BBox(0.5, 0.5, 1.0, 1.0), "type": -1}]}
 
+class Wild(tfds.core.GeneratorBasedBuilder):
+  # BBoxFeature refuses what lies outside of the image, but "bbox" may be plain numbers.
+  VERSION = tfds.core.Version("1.0.0")
+  def _info(self):
+    return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({
+      "image": tfds.features.Image(encoding_format="png"),
+      "objects": tfds.features.Sequence({
+        "bbox": tfds.features.Tensor(shape=(4,), dtype=np.float32), "is_crowd": np.bool_,
+        "label": tfds.features.ClassLabel(names=["cat", "dog", "eel"])})}))
+  def _split_generators(self, downloads):
+    return {"train": self._generate_examples()}
+  def _generate_examples(self):
+    corners = [[-0.5, 0.25, 0.5, 0.75], [0.5, 0.5, 0.5, 1], [2, 0, 3, 1], [0, 0, np.inf, 1],
+      [0, np.nan, 1, 1], [0, 0, 1, 1.5], [0.25, 0, 0.75, 1]]
+    yield 0, {"image": np.zeros((16, 32, 3), np.uint8), "objects": [
+      {"bbox": np.array(box, np.float32), "is_crowd": k == 5, "label": -1 if k == 6 else k % 3}
+      for k, box in enumerate(corners)]}
+
 prepare("tiny", sys.argv[1])
+prepare("wild", sys.argv[1])
 prepare("plain", sys.argv[1])
 Tiny(data_dir=sys.argv[1] + "/records", file_format="tfrecord").download_and_prepare()
 try:
@@ -70,7 +92,7 @@ READ = """
 import sys
 from contextlib import closing
 from rtune.data.loader import train_batches
-from rtune.data.tfds import TfdsDetection
+from rtune.data.sources.tfds import TfdsDetection
 
 source = TfdsDetection("tiny", "train", sys.argv[1])
 example = lambda raw, rng: {"id": raw["image_id"], "pixel": raw["image"][1, 1]}
@@ -137,6 +159,50 @@ def test_other_names_missing_fields_and_gray_images(prepared):
   assert raw["boxes"].tolist() == [[0, 0, 4, 8]]  # neither the empty box nor the unlabelled one
   assert raw["area"].tolist() == [32]
   assert raw["crowd"].tolist() == [False]
+
+
+def test_the_metric_gets_boxes_as_they_are(prepared):
+  raw = TfdsDetection("wild", "train", prepared[0])[0]
+  # What is learned: cut (even the infinite one), with a class, with an area within the image.
+  learned = [[0, 8, 8, 24], [0, 0, 16, 32], [0, 0, 16, 32]]
+  assert raw["boxes"].tolist() == learned and raw["labels"].tolist() == [0, 0, 2]
+  assert raw["crowd"].tolist() == [False, False, True]
+  # x, y, width, height: over the edge, without height, outside, over the edge.
+  whole = [[8, -8, 16, 16], [16, 8, 16, 0], [0, 32, 32, 16], [0, 0, 48, 16]]
+  assert raw["official_boxes"].tolist() == whole and raw["official_boxes"].dtype == np.float64
+  assert raw["official_labels"].tolist() == [0, 1, 2, 2]
+  assert raw["official_crowd"].tolist() == [False, False, False, True]
+  assert raw["official_area"].tolist() == [256, 0, 512, 768]
+
+
+def test_boxes_are_scored_as_they_are(prepared):
+  source = TfdsDetection("wild", "train", prepared[0])
+  raw, metric = source[0], coco_boxes(source.classes, source.category_ids)
+  prediction = {name: raw[name] for name in ("image_id", "boxes", "labels")}
+  state = metric.update(metric.init(), {**prediction, "scores": np.ones(3, np.float32)}, raw)
+  truth = {
+    "images": [{"id": raw["image_id"]}],
+    "categories": [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}, {"id": 2, "name": "eel"}],
+    "annotations": [
+      {"id": 1, "category_id": 0, "bbox": [8, -8, 16, 16], "area": 256, "iscrowd": 0},
+      {"id": 2, "category_id": 1, "bbox": [16, 8, 16, 0], "area": 0, "iscrowd": 0},
+      {"id": 3, "category_id": 2, "bbox": [0, 32, 32, 16], "area": 512, "iscrowd": 0},
+      {"id": 4, "category_id": 2, "bbox": [0, 0, 48, 16], "area": 768, "iscrowd": 1},
+    ],
+  }
+  for annotation in truth["annotations"]:
+    annotation["image_id"] = raw["image_id"]
+  coco = COCO()
+  coco.dataset = truth
+  coco.createIndex()
+  scorer = COCOeval(coco, coco.loadRes(metric.results(state)), "bbox")
+  scorer.evaluate()
+  scorer.accumulate()
+  scorer.summarize()
+  found = metric.compute(state)
+  numbers = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR", "ARs", "ARm", "ARl")
+  assert [found[name] for name in numbers] == pytest.approx(scorer.stats.tolist(), abs=1e-9)
+  assert found["AP"] < 0.2
 
 
 def test_split_slices_and_bounds(prepared):

@@ -1,0 +1,441 @@
+"""The promises that every policy keeps, shown for a toy of each kind by the trainer's own functions.
+
+Dimension key:
+  B: batch of images
+  S: samples for each image
+  N: all answers there are
+  T: decisions of an answer
+"""
+
+import contextlib
+import functools
+import itertools
+import json
+import pathlib
+import shutil
+import sys
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from PIL import Image
+from scipy import stats
+
+from rtune import config as configs
+from rtune import predict
+from rtune.analyze.__main__ import main as analyze
+from rtune.config.names import resolve
+from rtune.devices import sharding
+from rtune.display.logs import read_metrics
+from rtune.policies.policy import Policy
+from rtune.report.write import write_report
+from rtune.store import run_files
+from rtune.tasks.task import Task
+from rtune.training import losses, loop, restore
+from rtune.training.evaluation import evaluate_phase, open_source, predictor
+from rtune.training.reinforce import reinforce
+from rtune.training.scoring import make_scoring
+from rtune.training.setup import metrics_of
+from rtune.training.update import Making, init_state
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
+FOLDER = pathlib.Path(__file__).parent
+IMAGES, COPIES, SAMPLES, STEPS = 4, 32, 4, 120
+ADVANTAGES = ("leave_one_out", "paper", "group_mean", "greedy", "batch", "none")
+
+
+class Toy(NamedTuple):
+  """A toy, a batch of its data, and parameters that are far from each other."""
+
+  name: str
+  source: Any
+  reward: str
+  metric: str
+  task: Task
+  policy: Policy
+  batch: dict[str, Any]
+  params: Any
+  reference: Any
+
+  @property
+  def file(self) -> str:
+    return str(FOLDER / f"{self.name}.py")
+
+  @property
+  def inputs(self):
+    return self.task.inputs(self.batch)
+
+
+NAMES = {
+  "tokens": ("Lights", "equal", "accuracy"),
+  "labels": ("Maps", "right", "accuracy"),
+  "image": ("Grays", "closeness", "error"),
+  "agent": ("Places", "arrival", "distance"),
+}
+
+
+@functools.cache
+def make_toy(name: str) -> Toy:
+  source, reward, metric = NAMES[name]
+  module = sys.modules[resolve(f"{FOLDER / name}.py:policy").__module__]
+  task, data = module.Task(), getattr(module, source)()
+  policy = module.policy(task.space())
+  examples = [task.example(data[index], None) for index in range(IMAGES)]
+  batch = {key: jnp.stack([one[key] for one in examples]) for key in examples[0]}
+
+  @jax.jit
+  def params(seed):
+    first = policy.init(jax.random.key(seed), task.inputs(batch))
+    leaves, tree = jax.tree.flatten(first)
+    keys = jax.random.split(jax.random.key(100 + seed), len(leaves))
+    noisy = [x + 0.4 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(tree, noisy)
+
+  return Toy(name, data, reward, metric, task, policy, batch, params(0), params(1))
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def toy(request) -> Toy:
+  return make_toy(request.param)
+
+
+def every_answer(toy: Toy) -> np.ndarray:
+  """All answers of a toy with classes, [B, N, ...]."""
+  space = toy.task.space()
+  if toy.name == "tokens":
+    shape, values = (space.length,), space.vocab_size
+  else:
+    shape, values = (space.height, space.width), space.classes
+  every = np.array([*itertools.product(range(values), repeat=int(np.prod(shape)))], np.int32)
+  return np.broadcast_to(every.reshape(-1, *shape), (IMAGES, len(every), *shape))
+
+
+def probabilities(toy: Toy) -> np.ndarray:
+  """Of all answers, [B, N]."""
+  found = jax.jit(lambda params: enumerated(toy, params)[0])(toy.params)
+  np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+  return np.asarray(found, np.float64)
+
+
+def enumerated(toy: Toy, params) -> tuple[jax.Array, Any]:
+  """Probabilities [B, N] of all answers, and what the policy says of them.
+
+  Decisions that do not count are 0; what differs in them alone is one answer.
+  """
+  actions = jnp.asarray(every_answer(toy))
+  scored = toy.policy.score(params, toy.inputs, actions)
+  flat = actions.reshape(scored.mask.shape)
+  likely = jnp.exp(scored.log_prob.sum(-1))
+  return jnp.where(jnp.all(flat * scored.mask == flat, axis=-1), likely, 0), scored
+
+
+def expected(toy: Toy, params) -> dict[str, jax.Array]:
+  """Reward, KL and entropy of an answer, expected over answers, mean over images: exact."""
+  if toy.name in ("tokens", "labels"):
+    likely, scored = enumerated(toy, params)
+    every = jnp.asarray(every_answer(toy))
+    reference = toy.policy.score(toy.reference, toy.inputs, every)
+    values = {
+      "reward": scoring_of(toy).score({}, every, toy.batch).reward,
+      "kl": jnp.sum(toy.policy.divergence(scored, reference) * scored.mask, -1),
+      "entropy": jnp.sum(toy.policy.entropy(scored) * scored.mask, -1),
+    }
+    return {key: jnp.sum(likely * value) / IMAGES for key, value in values.items()}
+  return {"image": expected_of_image, "agent": expected_of_agent}[toy.name](toy, params)
+
+
+def expected_of_image(toy: Toy, params) -> dict[str, jax.Array]:
+  gray = toy.batch["image"][..., None] / 255
+  mean = params["mean"] + params["gain"] * gray
+  before = toy.reference["mean"] + toy.reference["gain"] * gray
+  scale, old = jnp.exp(params["log_scale"]), jnp.exp(toy.reference["log_scale"])
+  error = (mean - toy.batch["tinted"]) ** 2 + scale**2
+  return {
+    "reward": -jnp.mean(error),
+    "kl": _normal_kl(scale, old, (mean - before) ** 2).sum() / IMAGES,
+    "entropy": _normal_entropy(scale).sum(),
+  }
+
+
+def expected_of_agent(toy: Toy, params) -> dict[str, jax.Array]:
+  """A place is normal at each step: its mean and variance are followed."""
+  mean, variance = toy.batch["start"], jnp.zeros(2)
+  gain, bias, scale = params["gain"], params["bias"], jnp.exp(params["log_scale"])
+  more_gain, more_bias = gain - toy.reference["gain"], bias - toy.reference["bias"]
+  cost, kl = jnp.zeros(()), jnp.zeros(())
+  for _ in range(toy.task.steps):
+    cost += jnp.sum((gain * mean + bias) ** 2 + gain**2 * variance + scale**2) / IMAGES
+    apart = (more_gain * mean + more_bias) ** 2 + more_gain**2 * variance
+    kl += _normal_kl(scale, jnp.exp(toy.reference["log_scale"]), apart).sum() / IMAGES
+    mean, variance = (1 + gain) * mean + bias, (1 + gain) ** 2 * variance + scale**2
+  missed = jnp.sum((mean - toy.batch["goal"]) ** 2 + variance) / IMAGES
+  entropy = toy.task.steps * _normal_entropy(scale).sum()
+  return {"reward": -missed - 0.1 * cost, "kl": kl, "entropy": entropy}
+
+
+def _normal_kl(scale, reference, square):
+  return jnp.log(reference / scale) + (scale**2 + square) / (2 * reference**2) - 0.5
+
+
+def _normal_entropy(scale):
+  return 0.5 * jnp.log(2 * jnp.pi * jnp.e * scale**2)
+
+
+def settings_of(toy: Toy, **changes) -> configs.Reward:
+  return configs.Reward(fn=f"{toy.file}:{toy.reward}", num_samples=SAMPLES, **changes)
+
+
+def scoring_of(toy: Toy, **changes):
+  return make_scoring(settings_of(toy, **changes), toy.task, sharding.make_mesh())
+
+
+def measured_gradients(toy: Toy, **changes) -> Any:
+  """Gradients of many reward steps [steps, ...]: plain SGD moves by minus the gradient."""
+  making = Making(
+    toy.task,
+    toy.policy,
+    settings_of(toy, **changes),
+    frozen={},
+    optimizer=optax.sgd(1.0),
+    key=jax.random.key(7),
+    shardings=None,
+    mesh=sharding.make_mesh(),
+    reference=toy.reference,
+    clock=lambda part: contextlib.nullcontext(),
+  )
+  step = reinforce(making).step
+  batch = {key: jnp.repeat(value, COPIES, axis=0) for key, value in toy.batch.items()}
+  first = jax.device_get(init_state(toy.params, making.optimizer))
+  found = []
+  for number in range(STEPS):
+    state = jax.device_put(first._replace(step=np.int32(number)))
+    found.append(jax.device_get(step(state, batch)[0].params))
+  return jax.tree.map(lambda old, *new: old - np.stack(new), first.params, *found)
+
+
+def assert_mean(measured: Any, exact: Any, noise: float = 0.1) -> None:
+  """Within four standard errors of the exact gradient, and precise enough to tell others apart."""
+  for (path, rows), (_, want) in zip(
+    *(jax.tree_util.tree_leaves_with_path(tree) for tree in (measured, exact)), strict=True
+  ):
+    error = rows.std(axis=0, ddof=1) / np.sqrt(len(rows))
+    away = np.abs(rows.mean(axis=0) - want)
+    assert np.all(away <= 4 * error + 1e-6), (path, away / error)
+  errors = [rows.std(axis=0, ddof=1) / np.sqrt(len(rows)) for rows in jax.tree.leaves(measured)]
+  assert optax.tree.norm(errors) < noise * optax.tree.norm(exact)
+
+
+def exact_gradient(toy: Toy, **factors: float) -> Any:
+  """Of minus the expectations of an answer, added with these factors, for each decision."""
+  decisions = draw(toy, 1)[1].mask.shape[-1]
+  each = _exact_gradients(toy.name) if toy.batch is make_toy(toy.name).batch else _gradients(toy)
+  parts = [jax.tree.map(lambda x, f=f: -f / decisions * x, each[k]) for k, f in factors.items()]
+  return jax.tree.map(lambda *x: sum(x), *parts)
+
+
+@functools.cache
+def _exact_gradients(name: str) -> dict[str, Any]:
+  return _gradients(make_toy(name))
+
+
+def _gradients(toy: Toy) -> dict[str, Any]:
+  return jax.device_get(jax.jit(jax.jacrev(lambda params: expected(toy, params)))(toy.params))
+
+
+def draw(toy: Toy, number: int) -> tuple[Any, Any]:
+  """Samples, and what the policy says of them."""
+
+  @jax.jit
+  def both(params, inputs):
+    sampled = toy.policy.sample(params, inputs, jax.random.key(0), number)
+    return sampled, toy.policy.score(params, inputs, sampled.actions)
+
+  return both(toy.params, toy.inputs)
+
+
+def test_samples_follow_their_score(toy):
+  number = 5000
+  sampled, scored = jax.device_get(draw(toy, number))
+  assert sampled.log_prob.shape == scored.log_prob.shape == scored.mask.shape
+  np.testing.assert_allclose(sampled.log_prob, scored.log_prob, atol=1e-5)
+  assert np.all(np.where(scored.mask, 0, scored.log_prob) == 0)
+  if toy.name in ("tokens", "labels"):
+    answers = zip(every_answer(toy), probabilities(toy), sampled.actions, strict=True)
+    for every, likely, actions in answers:
+      place = {answer.tobytes(): at for at, answer in enumerate(every)}
+      counts = np.bincount([place[answer.tobytes()] for answer in actions], None, len(every))
+      wanted = number * likely / likely.sum()
+      assert counts[likely == 0].sum() == 0
+      rare = wanted < 5  # together they are one case
+      counts, wanted = ([*x[~rare], x[rare].sum() + 1e-9] for x in (counts, wanted))
+      assert stats.chisquare(counts, wanted, sum_check=False).pvalue > 1e-4
+  else:
+    noise = (sampled.actions - scored.outputs.mean) / scored.outputs.scale
+    noise = np.float64(noise.reshape(IMAGES * number, -1))
+    rows, size = noise.shape
+    assert np.all(np.abs(noise.mean(axis=0)) < 5 / np.sqrt(rows))
+    covariance = noise.T @ noise / rows
+    assert np.all(np.abs(covariance - np.eye(size)) < 5 * np.sqrt((1 + np.eye(size)) / rows))
+    assert stats.kstest(noise.ravel(), "norm").pvalue > 1e-4
+
+
+@pytest.mark.parametrize("advantage", ADVANTAGES)
+def test_gradient_of_the_expected_reward(toy, advantage):
+  shrink = 1 - 1 / SAMPLES if advantage == "group_mean" else 1
+  exact = exact_gradient(toy, reward=shrink)
+  # Without a baseline the rewards' own level is noise.
+  noise = 0.3 if advantage == "none" else 0.1
+  assert_mean(measured_gradients(toy, baseline=advantage), exact, noise)
+
+
+@pytest.mark.parametrize("advantage", ("leave_one_out", "greedy", "none"))
+def test_gradient_with_credit_for_each_pixel(advantage):
+  toy = make_toy("labels")
+  measured = measured_gradients(toy, baseline=advantage, args={"credit": True})
+  assert_mean(measured, exact_gradient(toy, reward=1))
+
+
+def test_gradient_with_kl_and_entropy(toy):
+  measured = measured_gradients(toy, kl=0.3, entropy=0.2)
+  assert_mean(measured, exact_gradient(toy, reward=1, kl=-0.3, entropy=0.2))
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("name", ["kl", "entropy"])
+def test_extra_losses_have_the_gradient_of_their_expectation(name, samples):
+  """Of all tuples of answers, each as often as it is drawn; far from the reference."""
+  toy = make_toy("tokens")
+  inputs, policy = toy.inputs[:1], toy.policy
+  likely = probabilities(toy)[0]
+  tuples = np.array([*itertools.product(np.flatnonzero(likely), repeat=samples)])
+  often = np.prod(likely[tuples], axis=1)
+  actions = jnp.asarray(every_answer(toy)[0][tuples][:, None])
+
+  def gradient(loss):
+    def one(params, actions):
+      scored = policy.score(params, inputs, actions)
+      if name == "entropy":
+        return loss(scored, policy)
+      return loss(scored, policy, policy.score(toy.reference, inputs, actions))
+
+    each = jax.jit(jax.vmap(jax.grad(one), in_axes=(None, 0)))(toy.params, actions)
+    return jax.tree.map(lambda x: np.tensordot(often, x, 1), each)
+
+  def off(found):
+    apart = jax.tree.map(np.subtract, found, exact)
+    return float(optax.tree.norm(apart) / optax.tree.norm(exact))
+
+  sign = 1 if name == "kl" else -1
+  same = {key: jnp.repeat(value[:1], IMAGES, axis=0) for key, value in toy.batch.items()}
+  exact = exact_gradient(toy._replace(batch=same), **{name: -sign})
+  assert off(gradient(getattr(losses, name))) < 1e-5
+  assert off(gradient(getattr(losses, f"{name}_of_next"))) > 0.05
+
+
+def test_best_is_the_mode(toy):
+  policy, inputs = toy.policy, toy.inputs
+  best = jax.jit(policy.best)(toy.params, inputs)
+  if toy.name in ("tokens", "labels"):
+    likely, every = probabilities(toy), every_answer(toy)
+    mode = every[np.arange(IMAGES), np.argmax(likely, axis=1)]
+    if toy.name == "labels":
+      np.testing.assert_array_equal(best, mode)
+      return
+    np.testing.assert_array_equal(jax.jit(policy.best, static_argnums=2)(toy.params, inputs, 2), mode)
+    for share, greedy in zip(likely, np.asarray(best), strict=True):  # the mode of each next token
+      for place, token in enumerate(greedy):
+        begun = np.all(every[0, :, :place] == greedy[:place], axis=-1)
+        shares = [share[begun & (every[0, :, place] == other)].sum() for other in range(3)]
+        assert token == np.argmax(shares)
+    return
+
+  def density(actions):
+    return policy.score(toy.params, inputs, actions).log_prob.sum(-1)
+
+  slope = jax.jit(jax.grad(lambda actions: density(actions).sum()))(best[:, None])
+  np.testing.assert_allclose(slope, 0, atol=1e-4)
+  assert np.all(density(best[:, None]) > draw(toy, 2000)[1].log_prob.sum(-1))
+
+
+@pytest.mark.parametrize("samples", [4, 8])
+def test_compiled_samples_are_those_of_plain_operations(toy, samples):
+  def draw(params, inputs, key):
+    sampled = toy.policy.sample(params, inputs, key, samples)
+    return sampled, toy.task.decode({}, sampled.actions, toy.batch, None)
+
+  given = toy.params, toy.inputs, jax.random.key(3)
+  jax.tree.map(
+    lambda plain, compiled: np.testing.assert_allclose(compiled, plain, rtol=1e-5, atol=1e-5),
+    draw(*given),
+    jax.jit(draw)(*given),
+  )
+
+
+def toy_config(name: str, **reward) -> configs.Config:
+  """A run of two phases in seconds."""
+  source, fn, metric = NAMES[name]
+  file = FOLDER / f"{name}.py"
+  config = configs.default()
+  config.task.fn, config.policy.fn = f"{file}:Task", f"{file}:policy"
+  config.data.train.fn = config.data.val.fn = f"{file}:{source}"
+  config.data.update(threads=1, prefetch=1, eval_batch_size=8)
+  if name != "labels":  # its view names the metric
+    config.metrics = ({"fn": f"{file}:{metric}"},)
+  for phase in ("mle", "reward"):
+    config[phase].update(steps=30, batch_size=16)
+    config[phase].optim.update(name="adam", lr=0.02, schedule="constant")
+  config.reward.update(fn=f"{file}:{fn}", num_samples=8, **reward)
+  config.update(log_every=10, eval_every=10, tensorboard=False)
+  config.checkpoints.update(every=10, keep_last=9)
+  return configs.parse(config)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_whole_program(name, tmp_path, capsys):
+  """Trained, evaluated, predicted with, reported and analyzed as any other."""
+  folder, metric = tmp_path / "run", NAMES[name][2]
+  results = loop.run(toy_config(name), str(folder))
+  assert results["reward"]["val/reward"] > results["mle"]["val/reward"]
+  assert {f"val/{metric}", "val/reward"} <= results["reward"].keys()
+  run = restore.restore(folder)
+  assert restore.finished(run) == ("mle", "reward")
+  done = evaluate_phase(
+    run, "reward", predictor(run), open_source(run), metrics_of(run.config, run.task), 0
+  )
+  assert {f"val/{key}": value for key, value in done.values.items()} == results["reward"]
+  assert len(done.judged) == 32
+  last = read_metrics(folder)[-2]
+  assert last["log_prob_gap"] < 1e-5
+  assert last["unique"] == 1 or name in ("tokens", "labels")
+
+  Image.new("RGB", (9, 7), (200, 100, 0)).save(tmp_path / "picture.png")
+  out = tmp_path / "out"
+  assert predict.main([f"--workdir={folder}", str(tmp_path / "picture.png"), f"--out={out}"]) == 0
+  assert Image.open(out / "picture_predicted.png").size == (9, 7)
+  assert json.loads((out / "images.json").read_text())["skipped"] == []
+  page = write_report(folder).read_text()
+  assert metric in page and "Largest gains" in page
+  assert analyze([f"--workdir={folder}", "--images=4", "--samples=20", "--chunk=10"]) == 0
+  assert (folder / "analysis" / "reward_against_metric.png").is_file() == (name in ("labels", "agent"))
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
+  config = toy_config("agent")
+  whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+  loop.run(config, str(whole))
+  shutil.copytree(whole, resumed)
+  for step in (50, 60):
+    shutil.rmtree(resumed / "checkpoints" / str(step))
+  run_files.weights_path(resumed, "reward").unlink()
+  results = run_files.read_results(resumed)
+  del results["reward"], results["seconds"]["reward"]
+  (resumed / run_files.RESULTS).write_text(json.dumps(results))
+  loop.run(config, str(resumed))
+  same = run_files.weights_path(whole, "reward"), run_files.weights_path(resumed, "reward")
+  assert same[0].read_bytes() == same[1].read_bytes()
+  results = [run_files.read_results(folder)["reward"] for folder in (whole, resumed)]
+  assert results[0] == results[1]
