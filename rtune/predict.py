@@ -86,7 +86,9 @@ def predict_files(
   beam: int = 1,
 ) -> list[dict[str, str]]:
   """Writes predictions and pictures of image files; returns what was skipped and why."""
-  metrics, source = metrics_of(run.config, run.task), ImageFiles(run.task, paths)
+  # Nobody knows the truth of these images: what does no more than compare with it is left out.
+  metrics = [m for m in metrics_of(run.config, run.task) if m.results or m.files]
+  source = ImageFiles(run.task, paths)
   # The reward may be gone with its data; nobody asks for it here.
   judging = Judging(run.task, run.frozen, run.config.data, run.mesh, metrics, scoring=None)
   draw = view(run.task).draw

@@ -21,6 +21,7 @@ from rtune.policies.policy import Policy, Scored
 from rtune.store import run_files
 from rtune.tasks.detection import Detection
 from rtune.training import evaluation
+from rtune.training.predicting import best_answers
 from rtune.training.scoring import make_scoring
 
 TASK = Detection(image_size=16, max_boxes=3, levels=17, classes=("a", "b"), category_ids=(3, 9))
@@ -67,25 +68,27 @@ def make_policy(source: list[dict]) -> tuple[Policy, jnp.ndarray]:
   def number(images):
     return images[:, 0, 0, 0].astype(jnp.int32)
 
-  def mode(params, images):
+  def best(params, images, effort=1):
     return params[number(images)]
 
-  def log_prob(params, images, actions, dropout_key=None):
+  def score(params, images, actions, key=None):
     shown = jnp.asarray(logits, jnp.float32)[number(images)][:, None]
     zeros = jnp.zeros(actions.shape)
-    return Scored(zeros, zeros, zeros + 1, shown)
+    return Scored(zeros, zeros + 1, shown)
 
-  return Policy(None, None, mode, log_prob), jnp.asarray(tokens)
+  return Policy(None, None, score, best, None, None), jnp.asarray(tokens)
 
 
 def run_evaluation(batch_size: int, num_examples: int = 0) -> tuple[dict, list]:
   source = make_source()
   policy, params = make_policy(source)
-  predict = evaluation.make_predict(TASK, policy, {})
+  predict = best_answers(TASK, policy)
   mesh = sharding.make_mesh()
   data = configs.Data(eval_batch_size=batch_size, threads=2, prefetch=2)
-  scoring = make_scoring(configs.Reward(fn="rtune.rewards.boxes:recall"), TASK, {}, mesh)
-  args = (params, predict, TASK, source, data, mesh, scoring, num_examples)
+  scoring = make_scoring(configs.Reward(fn="rtune.rewards.boxes:recall"), TASK, mesh)
+  metrics = [coco_boxes(TASK.classes, TASK.category_ids)]
+  judging = evaluation.Judging(TASK, {}, data, mesh, metrics, scoring)
+  args = (judging, params, predict, source, num_examples)
   return evaluation.evaluate(*args), list(evaluation.judge(*args))
 
 

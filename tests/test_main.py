@@ -12,10 +12,12 @@ from jax.sharding import AbstractMesh
 from PIL import Image
 
 from rtune import config as configs
-from rtune import main
+from rtune import evaluate, main
 from rtune.config.load import load_config
-from rtune.devices import sharding
+from rtune.devices import processes, sharding
+from rtune.display.logs import read_metrics
 from rtune.errors import UsageError
+from rtune.report import write as report
 from rtune.store import run_files
 from rtune.training import setup
 
@@ -396,3 +398,134 @@ def test_unwritable_workdir(tmp_path, capsys):
     assert "error: workdir" in message
     assert "Traceback" not in message
   assert (tmp_path / "file").read_text() == "mine"
+
+
+# Whole runs.
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch, quick_compiles):
+  """Runs the command for two steps of imitation, (name, more flags) -> the workdir."""
+  # As in one process of many tests: without settings that outlast them.
+  monkeypatch.setattr(processes, "start", lambda auto=False: None)
+  settings = ["phases=('mle',)", "mle.steps=2", "mle.optim.warmup_steps=1", "log_every=1"]
+  settings += ["eval_every=0", "tensorboard=false"]
+
+  def run(name: str, *more: str) -> pathlib.Path:
+    flags = [f"--config.{setting}" for setting in (*settings, *more)]
+    assert main.main([TINY, f"--workdir={tmp_path / name}", *flags]) == 0
+    return tmp_path / name
+
+  return run
+
+
+def test_a_report_that_fails_is_a_warning(start, monkeypatch, capsys):
+  def broken(*args, **kwargs):
+    raise RuntimeError("no paper")
+
+  monkeypatch.setattr(report, "write_report", broken)
+  folder = start("run")
+  told = capsys.readouterr().err
+  assert "the report could not be written (RuntimeError: no paper); the run is complete" in told
+  assert f"python -m rtune.report --workdir {folder}" in told
+  assert "Traceback" not in told
+  assert not (folder / "report.html").exists()
+  # Nothing else of the run is missing: its results, its weights, the final table.
+  assert set(run_files.read_results(folder)) == {"mle", "seconds"}
+  assert run_files.weights_path(folder, "mle").is_file()
+  assert told.splitlines()[-1].split()[0] == "mle"
+
+
+def test_the_report_is_the_last_thing_and_can_be_left_out(start, monkeypatch):
+  without = start("without", "report=false")
+  assert not (without / "report.html").exists()
+  assert (without / "results.json").is_file()
+  # It is no other run with one: the same command writes it, and trains nothing.
+  weights = run_files.weights_path(without, "mle")
+  before = weights.stat().st_mtime_ns
+  assert "<html" in (start("without") / "report.html").read_text()
+  assert weights.stat().st_mtime_ns == before
+
+
+NIGHT = ["fn=rtune.data.scenes.shapes:Shapes", "args.split=val", "args.num=10", "args.size=48"]
+
+
+def test_more_splits_are_evaluated_too(start, capsys):
+  folder = start("run", *(f"data.splits.night.{setting}" for setting in NIGHT), "report=false")
+  values = run_files.read_results(folder)["mle"]
+  of_val = {name.partition("/")[2] for name in values if name.startswith("val/")}
+  of_night = {name.partition("/")[2] for name in values if name.startswith("night/")}
+  assert {"AR", "AP", "boxes", "reward"} <= of_val == of_night
+  last = read_metrics(folder)[-1]
+  assert {"val/AR", "night/AR"} <= set(last)
+
+  assert evaluate.main(["--workdir", str(folder), "--split", "night"]) == 0
+  summary = json.loads((folder / "evaluation_mle_night.json").read_text())
+  assert (summary["annotations"], summary["images"]) == ("night", 10)
+  found = {f"night/{name}": value for name, value in summary["metrics"].items()}
+  assert found == pytest.approx({name: values[name] for name in found}, abs=1e-6)
+  assert {"night/AR", "night/reward"} <= set(found)
+
+  capsys.readouterr()
+  assert evaluate.main(["--workdir", str(folder), "--split", "day"]) == 2
+  assert "no split 'day' in data.splits; there is night" in capsys.readouterr().err
+  both = ["--split", "night", "--annotations", "x.json"]
+  assert evaluate.main(["--workdir", str(folder), *both]) == 2
+  assert "--split and --annotations" in capsys.readouterr().err
+
+
+COUNTS = """
+from rtune.metrics.metric import Metric
+
+
+def counts(classes, factor):
+  \"\"\"Boxes of an image, and of how many classes there are.\"\"\"
+
+  def compute(state):
+    return {"boxes": factor * sum(state) / len(state), "known": float(len(classes))}
+
+  return Metric(list, lambda state, record, truth: [*state, len(record["boxes"])], compute)
+"""
+
+
+def test_several_metrics(start, write):
+  path = write("mine.py", COUNTS)
+  mine = {"fn": f"{path}:counts", "args": {"factor": 3.0}}
+  official = {"fn": "rtune.metrics.boxes:coco_boxes", "args": {}}
+  folder = start("run", f"metrics=({official}, {mine})", "report=false")
+  values = run_files.read_results(folder)["mle"]
+  # The first keeps its name; the classes are those that the task has learned from the data.
+  assert values["val/boxes_2"] == pytest.approx(3 * values["val/boxes"])
+  assert values["val/known"] == 6
+  assert "val/AR" in values
+
+  assert evaluate.main(["--workdir", str(folder)]) == 0
+  found = json.loads((folder / "evaluation_mle.json").read_text())["metrics"]
+  assert {f"val/{name}": value for name, value in found.items()} == pytest.approx(values, abs=1e-6)
+
+  alone = start("alone", f"metrics=({mine},)", "report=false")
+  assert set(run_files.read_results(alone)["mle"]) == {"val/boxes", "val/known", "val/reward"}
+
+
+@pytest.mark.parametrize(
+  "override, words",
+  [
+    ("metrics=({'fn':'rtune.metrics.boxes:coco_boxs'},)", "Did you mean 'coco_boxes'?"),
+    (
+      "metrics=({'fn':'rtune.metrics.boxes:coco_boxes','args':{'max_det':3}},)",
+      "Did you mean config.metrics[0].args.max_dets?",
+    ),
+    ("metrics=({'args':{'max_det':3}},)", "config.metrics[0].fn is empty"),
+    ("data.splits.night.args.split=val", "config.data.splits.night.fn is empty"),
+    ("data.splits.reward.fn=rtune.data.scenes.shapes:Shapes", "config.data.splits names 'reward'"),
+    ("data.splits.val.fn=rtune.data.scenes.shapes:Shapes", "config.data.splits names 'val'"),
+    (
+      "data.splits.night.fn=rtune.data.scenes.shapes:Shapes",
+      "config.data.splits.night.args.split is missing",
+    ),
+  ],
+)
+def test_metrics_and_splits_that_do_not_fit(fails, override, words):
+  message = fails(TINY, f"--config.{override}")
+  assert words in message
+  assert "\n" not in message

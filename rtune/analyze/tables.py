@@ -1,13 +1,6 @@
-"""What tuning did to a model: rewards of its samples, best of N, reward against metric.
-
-python -m rtune.analyze --workdir W [--images 32] [--samples 1000] [--out W/analysis]
-
-reward_distribution.png, reward_examples.png  with reward_distribution.csv, rewards_per_image.csv
-best_of_n.png              the best of N answers by reward and by likelihood; best_of_n.csv
-reward_against_metric.png  over training; reward_against_metric.csv, correlation.csv
+"""Tables of what samples are worth: best of N, percentiles of each image, distributions.
 
 Dimension key:
-  I: images
   S: samples for each image
   N: numbers of draws
 """
@@ -117,7 +110,7 @@ def with_rewards(pools: Sequence[Pool]) -> list[Pool]:
     console.warn(f"{invalid} of {total} rewards could not be computed and are left out.")
   valid_I = np.all([np.isfinite(pool.reward).any(axis=1) for pool in pools], axis=0)
   if not valid_I.any():
-    raise UsageError("The reward gave no number for any sample; there is nothing to analyze.")
+    raise UsageError("config.reward gave no reward for any sample; there is nothing to analyze.")
   return [
     pool._replace(**{k: getattr(pool, k)[valid_I] for k in Pool._fields[1:]}) for pool in pools
   ]

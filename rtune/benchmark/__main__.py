@@ -3,7 +3,7 @@
 python -m rtune.benchmark [decode|train|rewards|data|eval|step|all] [--config configs/NAME.py]
 
 Medians over repeats after a warm-up. A floor is what counted operations and bytes take at this
-machine's own measured matrix rate and memory bandwidth (rtune/planning/counts.py). What is timed is
+machine's own measured matrix rate and memory bandwidth (rtune/plan/counts.py). What is timed is
 what training calls: the same functions, and all of their results.
 """
 

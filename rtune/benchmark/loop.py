@@ -1,6 +1,6 @@
 """How fast a config's own steps, data and evaluation are: the very functions that training calls.
 
-Dimension key: that of steps.py.
+Dimension key: that of training/update.py.
 """
 
 import contextlib

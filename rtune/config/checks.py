@@ -6,6 +6,7 @@ from rtune.errors import UsageError
 from rtune.models.sizes import check_model
 
 OPEN = ("args", "splits")  # settings that take any name
+_TAKEN = ("val", "reward", "time", "seconds")  # no names of splits: the log has them already
 BASELINES = ("leave_one_out", "paper", "group_mean", "greedy", "batch", "none")
 _COMPARE_SIBLINGS = ("leave_one_out", "paper", "group_mean")
 _AT_LEAST_ONE = (
@@ -36,13 +37,17 @@ def check(config: Any) -> None:
   _check_ranges(config)
   _check_phases(config)
   _check_reward(config)
-  for path in ("task", "policy", "data.train", "data.val"):
-    if not get(config, path).fn:
+  parts = {path: get(config, path) for path in ("task", "policy", "data.train", "data.val")}
+  parts |= {f"data.splits.{name}": part for name, part in config.data.splits.items()}
+  parts |= {f"metrics[{place}]": part for place, part in enumerate(config.metrics)}
+  for path, part in parts.items():
+    if not part.fn:
       raise UsageError(f"config.{path}.fn is empty; it names the code to use ('module:attribute').")
   for name in config.data.splits:
-    if not name.isidentifier() or name == "val":
+    if not name.isidentifier() or name in _TAKEN:
       raise UsageError(
-        f"config.data.splits names {name!r}; take a word other than val, such as night."
+        f"config.data.splits names {name!r}; take a word other than {', '.join(_TAKEN)}, such as "
+        "night."
       )
 
 

@@ -1,7 +1,7 @@
 """From a config file, its variant and overrides to a checked config."""
 
 import ast
-import re
+import pathlib
 import traceback
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ import ml_collections
 
 from rtune.config import build, checks
 from rtune.config import knobs as configs
-from rtune.config.names import resolve
+from rtune.config.names import one_line, resolve
 from rtune.errors import RtuneError, UsageError
 
 
@@ -20,15 +20,11 @@ def load_config(name: str, overrides: Sequence[tuple[str, str]] = ()) -> configs
     config = resolve(f"{path}:get_config")(variant or None)
   except RtuneError:
     raise
-  except SyntaxError as error:
-    raise UsageError(f"{error.filename}, line {error.lineno}: {error.msg}.") from error
   except Exception as error:
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
+    file = str(pathlib.Path(path).expanduser().absolute())
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
     where = f"{path}, line {lines[-1]}" if lines else path
-    # ml_collections lists all the settings beside one that it does not know.
-    text = re.sub(r" Other fields present: .*}\"", ".", str(error), flags=re.DOTALL)
-    text = " ".join(text.split())
-    raise UsageError(f"{where}: {type(error).__name__}: {text}") from error
+    raise UsageError(f"{where}: {one_line(error)}") from error
   for key, text in overrides:
     _override(config, key, text)
   return configs.parse(config)

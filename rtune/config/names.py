@@ -48,7 +48,7 @@ def resolve(name: str) -> Any:
   module_name, _, attribute = name.partition(":")
   if not attribute:
     raise UsageError(f"{name!r} does not name code: write 'package.module:attribute'.")
-  module_name = _MOVED.get(module_name, module_name)
+  module_name = current(name).partition(":")[0]
   load = _load_file if module_name.endswith(".py") else importlib.import_module
   try:
     module = load(module_name)
@@ -62,6 +62,12 @@ def resolve(name: str) -> Any:
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UsageError(f"{module_name} has no {attribute!r}.{hint}")
   return getattr(module, attribute)
+
+
+def current(name: str) -> str:
+  """What a name is called today; names that nobody has moved as they are."""
+  module_name, colon, attribute = name.partition(":")
+  return f"{_MOVED.get(module_name, module_name)}{colon}{attribute}"
 
 
 def _load_file(path: str) -> types.ModuleType:
@@ -142,6 +148,8 @@ def check_args(fn: Callable, args: Mapping[str, Any], path: str, given: int = 0)
     path: where in the config.
     given: how many of its first parameters are not the config's to give.
   """
+  if not callable(fn):
+    raise UsageError(f"config.{path}.fn names {fn!r}, which cannot be called; name a function.")
   parameters = [*inspect.signature(fn).parameters.values()][given:]
   named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
   takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
@@ -153,7 +161,9 @@ def check_args(fn: Callable, args: Mapping[str, Any], path: str, given: int = 0)
       raise build.unknown_key(f"config.{path}.args.{key}", list(named))
   for key, parameter in named.items():
     if parameter.default is parameter.empty and key not in args:
-      raise UsageError(f"config.{path}.args.{key} is missing; {fn.__name__} needs it.")
+      raise UsageError(
+        f"config.{path}.args.{key} is missing; {getattr(fn, '__name__', fn)} needs it."
+      )
 
 
 def _evaluated(annotation: Any, fn: Callable) -> Any:

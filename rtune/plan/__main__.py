@@ -4,7 +4,7 @@ python -m rtune.plan --config configs/NAME.py[:variant] --topology v5e:16x16 [--
 
 For TPUs the config's real steps are compiled ahead of time (needs `rtune[tpu]`, no TPU); memory and
 collectives are the compiler's. For GPUs, whose compiler needs the device, memory is a formula
-(docs/memory.md). Operations, bytes and floors are counted (rtune/planning/counts.py) either way:
+(docs/memory.md). Operations, bytes and floors are counted (rtune/plan/counts.py) either way:
 real steps take longer; `--measure` says how much longer on this machine.
 """
 

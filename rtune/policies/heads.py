@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+_RARE = (2.0**-10, 2.0**-20)  # probabilities below these are summed apart, before the others
 
 
 class Normal(NamedTuple):
@@ -42,13 +43,10 @@ class Head(NamedTuple):
   kl: Callable[..., Float[Array, "..."]]
 
 
-def gumbel(key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
-  """Noise that makes `argmax(logits + noise)` a sample, as rare as its logits say.
-
-  Of 24 random bits, as jax draws it by default, it ends at 15.9 and tokens below 1e-7 are never
-  drawn; "high" goes on to 1e-38.
-  """
-  return jax.random.gumbel(key, shape)
+def fine_uniform(key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
+  """Numbers in [0, 1) that are as fine near 0 as float32 is; jax's own are multiples of 2**-23."""
+  coarse, fine = jax.random.uniform(key, (2, *shape))
+  return jnp.minimum(coarse + fine * 2.0**-23, 1 - 2.0**-24)
 
 
 def largest(values: Float[Array, "*b v"]) -> Int[Array, "*b"]:
@@ -59,9 +57,26 @@ def largest(values: Float[Array, "*b v"]) -> Int[Array, "*b"]:
   return jnp.min(jnp.where(is_largest, jnp.arange(size), size - 1), axis=-1)
 
 
-def _categorical_sample(key: Array, logits: Float[Array, "*b v"], *shape: int) -> Array:
-  noise = gumbel(key, (*shape, *logits.shape))
-  return largest(logits + noise)
+def _categorical_sample(key: Array, logits: Float[Array, "*b v"], *shape: int) -> Int[Array, "..."]:
+  """By inverse CDF: one number drawn for each value, where noise to be added would be V numbers.
+
+  Rare values come first, where both the CDF and what is drawn are fine: in one sum over all values
+  those below 1e-7 would be rounded away, as Gumbel noise in float32 never lets them win.
+  """
+  probability = jax.nn.softmax(logits).reshape(*[1] * len(shape), *logits.shape)
+  level = sum((probability < least).astype(jnp.int32) for least in _RARE)
+  total, cdfs = jnp.zeros_like(probability[..., :1]), []
+  for group in range(len(_RARE), -1, -1):
+    cdf = total + jnp.cumsum(jnp.where(level == group, probability, 0.0), axis=-1)
+    cdfs.append(cdf)
+    total = cdf[..., -1:]
+  drawn = fine_uniform(key, (*shape, *logits.shape[:-1], 1)) * total
+  # The first value whose CDF exceeds what is drawn, in the first group that reaches so far.
+  values = jnp.sum(cdfs[-1] <= drawn, axis=-1)
+  for cdf in reversed(cdfs[:-1]):
+    reaches = (drawn < cdf[..., -1:])[..., 0]
+    values = jnp.where(reaches, jnp.sum(cdf <= drawn, axis=-1), values)
+  return values
 
 
 def _categorical_log_prob(

@@ -31,8 +31,9 @@ class Scored(NamedTuple):
   Attributes:
     log_prob: of each decision; 0 where the mask is 0.
     mask: 0 where a decision no longer counts (after the end of a sequence, void pixels), else 1.
-    outputs: logits, or mean and scale, or values ...: read by this policy's own functions and by
-      extra losses, never by the trainer. What nobody reads is never computed under jit.
+    outputs: logits, or mean and scale, or values ..., leaves [B, S, ...]: read by this policy's own
+      functions and by extra losses, never by the trainer. What nobody reads is never computed under
+      jit.
   """
 
   log_prob: Float[Array, "b s t"]

@@ -16,19 +16,20 @@ import numpy as np
 from PIL import Image
 
 from rtune import config as configs
-from rtune.config.names import as_tuples
+from rtune.config.names import as_tuples, current
 from rtune.errors import UsageError
 
 CONFIG = "config.json"
 RESULTS = "results.json"
 # Changing these leaves every number of a run as it was.
 _HARMLESS = (
-  *("log_every", "eval_every", "eval_examples", "eval_beam", "tensorboard", "max_bad_steps"),
+  *("log_every", "eval_every", "eval_examples", "eval_beam", "tensorboard", "report"),
+  "max_bad_steps",
   *("checkpoints.every", "checkpoints.keep_last", "checkpoints.keep_every"),
   *("data.threads", "data.prefetch", "data.cache_mb"),
 )
 # Changing these makes weights of another shape or meaning.
-_SHAPES = ("task", "model")
+_SHAPES = ("task", "policy", "model")
 
 
 def weights_path(workdir: pathlib.Path, phase: str) -> pathlib.Path:
@@ -68,7 +69,7 @@ def check_config(workdir: pathlib.Path, config: configs.Config, allow_change: bo
   """
   if not (workdir / CONFIG).is_file():
     return
-  old, new = (leaves(dataclasses.asdict(c)) for c in (read_config(workdir), config))
+  old, new = (_today(leaves(dataclasses.asdict(c))) for c in (read_config(workdir), config))
   changed = {key for key in old | new if old.get(key) != new.get(key)} - set(_HARMLESS)
   shapes = {key for key in changed if key.split(".")[0] in _SHAPES}
   if shapes or (changed and not allow_change):
@@ -77,6 +78,11 @@ def check_config(workdir: pathlib.Path, config: configs.Config, allow_change: bo
     raise UsageError(
       f"{workdir} belongs to a run with another config:\n" + "\n".join(lines) + f"\n{mend}"
     )
+
+
+def _today(values: dict[str, Any]) -> dict[str, Any]:
+  """Code by its present names: a config of an older rtune may name the same by another."""
+  return {k: current(v) if isinstance(v, str) and ":" in v else v for k, v in values.items()}
 
 
 def write_config(workdir: pathlib.Path, config: configs.Config) -> None:

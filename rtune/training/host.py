@@ -151,7 +151,8 @@ class HostReward:
       raise UsageError(
         f"{self._name} returned a dict without 'reward'; its keys are {sorted(parts)}."
       )
-    return {key: self._numbers(key, value) for key, value in parts.items()}
+    given = {k: v for k, v in parts.items() if k != CREDIT or v is not None}
+    return {key: self._numbers(key, value) for key, value in given.items()}
 
   def _numbers(self, key: str, value: Any) -> np.ndarray:
     """A scalar; of credit [T]."""

@@ -145,7 +145,7 @@ def schedule_factor(
 def _scale_gradients(config: Optim) -> optax.GradientTransformation:
   dtype = jnp.dtype(config.momentum_dtype)
   if config.name == "adam":
-    return optax.scale_by_adam(config.b1, config.b2, mu_dtype=dtype)
+    return optax.scale_by_adam(config.b1, config.b2)
   if config.name == "sgd":
     return optax.trace(config.b1, accumulator_dtype=dtype) if config.b1 else optax.identity()
   # Neither update clipping nor a rate relative to the parameter's scale, unlike the original

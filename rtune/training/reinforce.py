@@ -100,7 +100,9 @@ def reinforce(making: Making, scoring: Scoring | None = None) -> Programs:
       shape = sampled.log_prob.shape[:2]
       blank = Scores(jnp.zeros(shape), jnp.zeros(shape, bool), {})
       scores = spread(jax.eval_shape(lambda: blank))
-    greedy = jax.tree.map(lambda x: spread(jax.ShapeDtypeStruct((x.shape[0], 1), x.dtype)), scores)
+    greedy = jax.tree.map(
+      lambda x: spread(jax.ShapeDtypeStruct((x.shape[0], 1, *x.shape[2:]), x.dtype)), scores
+    )
     last = (sampled, scores, greedy if needs_greedy else None, reference)
     yield "update", update.lower(frozen, state, batch, *last)
 

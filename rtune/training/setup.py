@@ -70,6 +70,11 @@ def prepare(config: configs.Config) -> Setup:
   _check_names(config, task)
   metrics_of(config, task)
   policy = build_policy(config, task)
+  if config.eval_beam > 1 and not policy.search:
+    raise UsageError(
+      f"config.eval_beam is {config.eval_beam}, but {config.policy.fn} has no other search than "
+      "its best answer; set it to 1."
+    )
   jax.eval_shape(policy.init, jax.random.key(0), example_inputs(task, val[0]))
   processes.same_everywhere(configs.to_json(config), "the config")
   if config.data.cache_mb:

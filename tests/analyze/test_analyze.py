@@ -20,7 +20,7 @@ from rtune.devices import sharding
 from rtune.errors import UsageError
 from rtune.policies.policy import Policy, Sampled
 from rtune.store import run_files, weights
-from rtune.tasks.task import Task
+from rtune.tasks.task import Task, View
 from rtune.training import restore
 from rtune.training.restore import Restored
 
@@ -35,7 +35,7 @@ def reward(prediction, truth):
 class _Task(Task):
   """An image is its index; an answer is one token."""
 
-  headline = ("score",)
+  view = View(headline=("score",), unlabeled=lambda image, image_id: {"image_id": image_id})
 
   def example(self, raw, rng):
     return {
@@ -43,17 +43,14 @@ class _Task(Task):
       "x": np.float32(raw["image_id"]),
     }
 
-  def unlabeled(self, image, image_id):
-    return {"image_id": image_id}
+  def inputs(self, batch):
+    return batch["image"]
 
   def decode(self, frozen, actions, batch, scored):
     return actions[..., 0].astype(jnp.float32)
 
   def truth(self, batch):
     return batch["x"]
-
-  def knows(self, names):
-    return {}
 
 
 def _sample(params, images, key, num_samples) -> Sampled:
@@ -75,7 +72,9 @@ def toy(tmp_path) -> Restored:
   policy = Policy(
     lambda key, images: {"scale": jnp.zeros(())},
     _sample,
+    lambda *_: None,
     lambda params, images: jnp.full((len(images), 1), 2),
+    lambda *_: None,
     lambda *_: None,
   )
   return Restored(tmp_path, config, _Task(), policy, {}, sharding.make_mesh(devices=jax.devices()))

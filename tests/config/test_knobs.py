@@ -7,11 +7,13 @@ import re
 
 import pytest
 
+import rtune
 from rtune import config as configs
 from rtune.config import checks
 from rtune.errors import UsageError
 
-PACKAGE = pathlib.Path(configs.__file__).parent
+PACKAGE = pathlib.Path(rtune.__file__).parent
+LISTS = (PACKAGE / "config" / "knobs.py", PACKAGE / "models" / "sizes.py")
 
 
 def smallest():
@@ -42,9 +44,10 @@ def test_defaults_are_those_of_the_dataclasses():
   assert hash(dataclasses.replace(parsed.mle.optim)) == hash(parsed.mle.optim)
 
 
-def test_every_knob_has_a_comment():
-  source = (PACKAGE / "config.py").read_text()
-  body = source[: source.index("def default")]
+@pytest.mark.parametrize("path", LISTS, ids=lambda path: path.stem)
+def test_every_knob_has_a_comment(path):
+  source = path.read_text()
+  body = source[: source.index("\ndef ")]
   for match in re.finditer(r"^  (\w+): [^=]+= ?[^#]*?(#.*)?$", body, re.MULTILINE):
     line = body[match.start() : body.index("\n", match.end())]
     # A field that does not fit on a line has its comment on one of the next.
@@ -52,12 +55,12 @@ def test_every_knob_has_a_comment():
     assert "#" in line or "#" in after, match.group(1)
 
 
-KNOBS = [*fields_of(configs.Config), *fields_of(configs.CodeSizes)]
+KNOBS = [*fields_of(configs.Config), *fields_of(configs.Weighted), *fields_of(configs.CodeSizes)]
 
 
 @pytest.mark.parametrize("name", sorted({name.split(".")[-1] for name, _ in KNOBS}))
 def test_every_knob_is_read_by_someone(name):
-  files = [path for path in PACKAGE.rglob("*.py") if path.name != "config.py"]
+  files = [path for path in PACKAGE.rglob("*.py") if path not in LISTS]
   readers = [path for path in files if re.search(rf"\.{name}\b", path.read_text())]
   assert readers, f"nobody reads {name}"
 
@@ -171,11 +174,13 @@ def test_one_sample_is_enough_where_nothing_is_compared_with_siblings():
 )
 def test_what_is_wrong_with_a_code_model_is_named(codes, message):
   with pytest.raises(UsageError) as caught:
-    configs.build(configs.CodeSizes, codes, "config.task.args.codes")
+    configs.as_kind(configs.CodeSizes, codes, "config.task.args.codes")
   assert message in str(caught.value)
 
 
 def test_a_code_model_is_built_from_plain_values_once():
-  codes = configs.build(configs.CodeSizes, {"width": 64, "num_heads": 4}, "config.task.args.codes")
+  codes = configs.as_kind(
+    configs.CodeSizes, {"width": 64, "num_heads": 4}, "config.task.args.codes"
+  )
   assert codes == configs.CodeSizes(width=64, num_heads=4)
-  assert configs.build(configs.CodeSizes, codes, "config.task.args.codes") is codes
+  assert configs.as_kind(configs.CodeSizes, codes, "config.task.args.codes") is codes

@@ -32,8 +32,8 @@ def fresh(monkeypatch):
 
 SCRIPT = """
 import sys, logging
-from rtune import console
-from rtune.progress import Progress
+from rtune.display import console
+from rtune.display.progress import Progress
 console.start(0)
 console.stage("Training \\u279c caf\\u00e9 \\x1b[31mred\\x07")
 logging.getLogger("rtune.data.sources.coco").warning("no image %s", "a\\udc80.jpg")

@@ -265,7 +265,7 @@ class TestMetricLog:
 
 WRITER = """
 import sys, time
-from rtune import logs
+from rtune.display import logs
 sys.path.insert(0, sys.argv[2])
 from test_logs import values
 rows = logs.read_metrics(sys.argv[1])
@@ -346,7 +346,8 @@ def test_no_log_reads_as_no_rows(tmp_path):
 
 def test_import_is_light():
   check = (
-    "import rtune.logs, rtune.progress, sys; print({'jax', 'tensorboardX'} & set(sys.modules))"
+    "import rtune.display.logs, rtune.display.progress, sys; "
+    "print({'jax', 'tensorboardX'} & set(sys.modules))"
   )
   shown = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
   assert shown.stdout == "set()\n"

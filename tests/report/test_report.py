@@ -20,7 +20,9 @@ from rtune.report.curves import read_branches, seconds_by_part
 from rtune.report.phase_view import Phase
 from rtune.store import run_files
 from rtune.tasks.detection import Detection
+from rtune.tasks.task import view
 from rtune.training.evaluation import Evaluation, Judged
+from rtune.training.phases import phase_of
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="needs the browser chromium")
@@ -166,7 +168,7 @@ def make_phase(name: str, rewards: list[float], boxes_at: int) -> Phase:
   judged = [one(index, reward) for index, reward in enumerate(rewards)]
   values = {"AR": float(np.nanmean(rewards)), "boxes": 3.0 + boxes_at, "APl": -1.0}
   seen = Evaluation(name, values, {"<b>cat</b>": values["AR"]}, judged, [])
-  return Phase(name, phase_view.LABELS[name], True, values, seen, 60.0)
+  return Phase(name, phase_of(name).label, True, values, seen, 60.0)
 
 
 def test_largest_gains_and_losses():
@@ -174,7 +176,7 @@ def test_largest_gains_and_losses():
   after = [0.5, 0.8, 0.2, 0.5, 0.2, 0.7]
   phases = [make_phase("mle", before, 0), make_phase("reward", after, 5)]
   task = Detection(classes=("cat",), category_ids=(1,))
-  source = [task.unlabeled(np.zeros((16, 16, 3), np.uint8), 10 + i) for i in range(6)]
+  source = [view(task).unlabeled(np.zeros((16, 16, 3), np.uint8), 10 + i) for i in range(6)]
   grid, gains, losses = phase_view.pictures(task, phases, source)
   order = re.compile(r"<span>image (\d+)</span>")
   assert [int(i) for i in order.findall(grid)] == [10, 11, 12, 13, 14, 15]

@@ -264,7 +264,7 @@ def test_folder_that_cannot_be_used(tmp_path):
 HEADER = """
 import pathlib, resource, sys, time
 import jax, jax.numpy as jnp, numpy as np
-from rtune.checkpoint import Checkpoints
+from rtune.store.checkpoint import Checkpoints
 from rtune.errors import StorageError
 directory = pathlib.Path(sys.argv[1])
 

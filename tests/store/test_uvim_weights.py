@@ -89,8 +89,8 @@ def test_policy_agrees_with_the_reference(tmp_path, prefix):
   shapes = jax.eval_shape(policy.init, jax.random.key(0), IMAGES)
   loaded = uvim_weights.load_policy(save(tmp_path / "panoptic_stageII_params.npz", arrays))
   params = weights.merge(shapes, loaded)
-  scored = jax.jit(policy.log_prob)(params, IMAGES, jnp.asarray(GOLDEN["tokens"])[:, None])
-  np.testing.assert_allclose(scored.logits[:, 0], GOLDEN["policy/logits"], atol=1e-4)
+  scored = jax.jit(policy.score)(params, IMAGES, jnp.asarray(GOLDEN["tokens"])[:, None])
+  np.testing.assert_allclose(scored.outputs[:, 0], GOLDEN["policy/logits"], atol=1e-4)
 
 
 def test_weights_of_the_first_files_have_other_names(tmp_path):

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from rtune import main
+from rtune.config.load import load_config
 from rtune.errors import UsageError
 from rtune.store import run_files, warm_start, weights
 from rtune.training import loop
@@ -61,7 +61,7 @@ def test_run_starts_from_a_model_with_fewer_boxes(tiny_run, tmp_path, quick_comp
   """With a learning rate of 0 the weights are the other model's to the last bit."""
   settings = {"warm_start": str(tiny_run), "task.args.max_boxes": "7", "phases": "('mle',)"}
   settings |= {"mle.steps": "1", "mle.optim.lr": "0.0", "eval_every": "0", "log_every": "1"}
-  config = main.load_config(f"{ROOT}/configs/detection_recall.py:tiny", list(settings.items()))
+  config = load_config(f"{ROOT}/configs/detection_recall.py:tiny", list(settings.items()))
   loop.run(config, str(tmp_path))
   new, old = (
     weights.load_weights(run_files.weights_path(folder, "mle"))["decoder"]

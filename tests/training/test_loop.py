@@ -18,12 +18,13 @@ import pytest
 
 from rtune import config as configs
 from rtune import main
+from rtune.config.load import load_config
 from rtune.devices import processes, sharding
 from rtune.display.logs import read_metrics
 from rtune.display.progress import Progress
 from rtune.errors import Preempted
 from rtune.store import run_files, weights
-from rtune.training import loop, update
+from rtune.training import loop
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TINY = f"{ROOT / 'configs' / 'detection_recall.py'}:tiny"
@@ -36,7 +37,7 @@ COMPILED = "/jax/core/compile/backend_compile_duration"
 
 def load(**overrides):
   flags = {**LIKE_TINY_RUN, **{key.replace("__", "."): v for key, v in overrides.items()}}
-  return main.load_config(TINY, [(key, str(value)) for key, value in flags.items()])
+  return load_config(TINY, [(key, str(value)) for key, value in flags.items()])
 
 
 def leaves_of(folder, phase):
@@ -111,11 +112,14 @@ def test_metrics(tiny_run):
   assert float(table[2]["loss"]) == rows[2]["loss"]
 
 
-def test_a_finished_run_is_not_run_again(tiny_run, tmp_path, capsys):
+def test_a_finished_run_is_not_run_again(tiny_run, tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(processes, "start", lambda auto: None)
   folder = tmp_path / "again"
   shutil.copytree(tiny_run, folder)
   results = loop.run(load(), str(folder))
   assert results == run_files.read_results(tiny_run)
+  capsys.readouterr()
+  assert main.main(arguments(folder)) == 0
   told = capsys.readouterr().err
   assert "mle: already complete" in told
   assert "reward: already complete" in told
@@ -150,20 +154,20 @@ def watch(monkeypatch):
   return set_seen
 
 
-def without_transfers(make_step):
-  """`make_step` whose steps may not, from the second on, take anything from the host by the way."""
+def without_transfers(assemble):
+  """`assemble` whose steps may not, from the second on, take anything from the host by the way."""
 
-  def make(*args):
-    step, before = make_step(*args), itertools.count()
+  def assembled(*args):
+    made, before = assemble(*args), itertools.count()
 
     def guarded(state, batch):
       # On CPU jax refuses what goes to the device; what comes back costs nothing there.
       with jax.transfer_guard("disallow" if next(before) else "allow"):
-        return step(state, batch)
+        return made.programs.step(state, batch)
 
-    return guarded
+    return made._replace(programs=made.programs._replace(step=guarded))
 
-  return make
+  return assembled
 
 
 def test_a_second_run_is_equal_compiles_once_and_transfers_nothing(
@@ -180,8 +184,7 @@ def test_a_second_run_is_equal_compiles_once_and_transfers_nothing(
     at_step[phase, step] = len(compiled)
 
   watch(seen)
-  for module, name in ((update, "imitation_step"), (loop, "reward_step")):
-    monkeypatch.setattr(module, name, without_transfers(getattr(module, name)))
+  monkeypatch.setattr(loop, "assemble", without_transfers(loop.assemble))
   harmless = {
     **{"data__threads": 2, "data__prefetch": 1, "tensorboard": False, "max_bad_steps": 9},
     **{"eval_every": 4, "checkpoints__every": 7, "checkpoints__keep_last": 1, "log_every": 1},
@@ -301,7 +304,9 @@ def test_rewards_that_never_work_end_the_run(tiny_run, tmp_path, capsys, monkeyp
   ])  # fmt: skip
   last = capsys.readouterr().err.splitlines()[-1]
   assert code == 4
-  assert last.startswith("error: step 2: the last 2 updates were not finite and were left out.")
+  assert last.startswith(
+    "error: step 2: the last 2 batches had no answer with a valid reward and were left out."
+  )
   assert not (workdir / "weights").exists()
   assert read_metrics(workdir)[-1]["reward/invalid"] == 12
 
@@ -419,7 +424,7 @@ def plain(tmp_path_factory):
   (folder / "dense.py").write_text(DENSE)
   flags = [*PLAIN, f"--config.reward.fn={folder / 'dense.py'}:reward"]
   parsed = main.parse_flags(arguments(folder / "run", *flags))
-  loop.run(main.load_config(parsed.config, parsed.overrides), parsed.workdir)
+  loop.run(load_config(parsed.config, parsed.overrides), parsed.workdir)
   return folder / "run", flags
 
 
@@ -439,7 +444,7 @@ def assert_close_runs(one, other):
       assert row[name] == pytest.approx(value, rel=1e-4, abs=1e-5, nan_ok=True), name
 
 
-@pytest.mark.slow  # tests/test_sharding.py trains on two processes among the fast ones
+@pytest.mark.slow  # tests/devices/test_sharding.py trains on two processes among the fast ones
 def test_four_devices_are_one(plain, tmp_path):
   reference, flags = plain
   workdir = tmp_path / "run"

@@ -215,6 +215,21 @@ def test_adam_and_sgd_by_hand():
     np.testing.assert_allclose(ours["w"], [expected], rtol=1e-5)
 
 
+def test_adam_keeps_its_first_moment_in_full():
+  """In bfloat16 it was 1 % off its formula after 40 steps: that is Adafactor's setting."""
+  grads = np.random.default_rng(0).normal(size=40)
+  config = Optim(name="adam", lr=0.1, schedule="constant", clip_norm=0.0, b1=0.9, b2=0.99)
+  params = {"w": jnp.asarray([1.0])}
+  optimizer, _ = make_optimizer(config, STEPS, params)
+  ours, state, m, v, expected = params, optimizer.init(params), 0.0, 0.0, 1.0
+  for t, g in enumerate(grads, 1):
+    m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g * g
+    expected -= 0.1 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.99**t)) + 1e-8)
+    updates, state = optimizer.update({"w": jnp.asarray([g], jnp.float32)}, state, ours)
+    ours = optax.apply_updates(ours, updates)
+  np.testing.assert_allclose(ours["w"], [expected], rtol=1e-4)
+
+
 @pytest.mark.parametrize(
   "config, expected",
   [
