@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from rtune import config as configs
 from rtune.benchmark.decode import sampling_floor
 from rtune.benchmark.row import Row
 from rtune.data import loader
@@ -53,9 +54,9 @@ def make_loop(setup: Setup) -> Loop:
   inputs = example_inputs(setup.task, setup.val[0])
   inputs = jax.tree.map(lambda x: jax.numpy.repeat(x, setup.mesh.size, axis=0), inputs)
   params = jax.jit(setup.policy.init)(jax.random.key(0), inputs)
-  space = setup.task.space()
-  if not isinstance(space, Tokens):
-    raise UsageError("floors are known of token policies only; choose a config that has one.")
+  space, counted = setup.task.space(), configs.Config().policy.fn
+  if not isinstance(space, Tokens) or setup.config.policy.fn != counted:
+    raise UsageError(f"floors are known of the policy {counted} only; choose a config that has it.")
   model = encoder_decoder.build(setup.config.model, space.vocab_size, space.length)
   return Loop(setup, params, model, inputs.shape[1], space.length)
 

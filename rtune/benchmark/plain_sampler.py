@@ -36,13 +36,14 @@ def plain_sample(
 
   def step(carry, position):
     token_R, caches = carry
-    x_RD = weights["EmbedTargets"]["embedding"][token_R] + weights["pos_embedding"][0, position]
+    position_D = weights["pos_embedding"][0, position]
+    x_RD = weights["EmbedTargets"]["embedding"][token_R] + position_D[None]
     filled = []
     for block, memory, cache in zip(blocks, cross, caches, strict=True):
       x_RD, cache = _block(block, x_RD, memory, cache, position)
       filled.append(cache)
     last = weights["LogitsDense"]
-    logits_RV = _norm(weights["LayerNorm"], x_RD) @ last["kernel"] + last["bias"]
+    logits_RV = _norm(weights["LayerNorm"], x_RD) @ last["kernel"] + last["bias"][None]
     logits_BSV = logits_RV.reshape(-1, num_samples, logits_RV.shape[-1])
     token_BS = jax.random.categorical(jax.random.fold_in(key, position), logits_BSV)
     log_probs_BSV = jax.nn.log_softmax(logits_BSV)
@@ -60,11 +61,11 @@ def _block(block, x_RD, memory, cache, position):
   put = jax.lax.dynamic_update_slice_in_dim
   cache = tuple(put(old, fresh, position, axis=1) for old, fresh in zip(cache, new, strict=True))
   before_M = jnp.arange(cache[0].shape[1]) <= position
-  x_RD = x_RD + _attend(block["SelfAttn"], y_RD, *cache, before_M)
+  x_RD = x_RD + _attend(block["SelfAttn"], y_RD, *cache, before_M[None, None])
   x_RD = x_RD + _attend(block["CrossAttn"], _norm(block["LayerNorm2"], x_RD), *memory)
   mlp, y_RD = block["MLP"], _norm(block["LayerNorm3"], x_RD)
-  hidden = jax.nn.gelu(y_RD @ mlp["Dense_0"]["kernel"] + mlp["Dense_0"]["bias"])
-  return x_RD + hidden @ mlp["Dense_1"]["kernel"] + mlp["Dense_1"]["bias"], cache
+  hidden = jax.nn.gelu(y_RD @ mlp["Dense_0"]["kernel"] + mlp["Dense_0"]["bias"][None])
+  return x_RD + hidden @ mlp["Dense_1"]["kernel"] + mlp["Dense_1"]["bias"][None], cache
 
 
 def _keys_values(weights, x_RND):
@@ -73,10 +74,10 @@ def _keys_values(weights, x_RND):
   )
 
 
-def _attend(weights, x_RD, keys_RMHK, values_RMHK, mask_M=True):
+def _attend(weights, x_RD, keys_RMHK, values_RMHK, mask_RHM=True):
   query_RHK = jnp.einsum("rd,dhk->rhk", x_RD, weights["query"]["kernel"])
   scores = jnp.einsum("rhk,rmhk->rhm", query_RHK / query_RHK.shape[-1] ** 0.5, keys_RMHK)
-  attention = jax.nn.softmax(jnp.where(mask_M, scores, -1e30))
+  attention = jax.nn.softmax(jnp.where(mask_RHM, scores, -1e30))
   answer_RHK = jnp.einsum("rhm,rmhk->rhk", attention, values_RMHK)
   return jnp.einsum("rhk,hkd->rd", answer_RHK, weights["out"]["kernel"])
 
@@ -84,4 +85,4 @@ def _attend(weights, x_RD, keys_RMHK, values_RMHK, mask_M=True):
 def _norm(weights, x):
   centered = x - jnp.mean(x, axis=-1, keepdims=True)
   scale = jax.lax.rsqrt(jnp.mean(centered**2, axis=-1, keepdims=True) + 1e-6)
-  return centered * scale * weights["scale"] + weights["bias"]
+  return centered * scale * weights["scale"][None] + weights["bias"][None]

@@ -207,7 +207,8 @@ class Network(nn.Module):
       x_RND = _resize(x_RLD, self.side**2)
     else:
       x_RND = jnp.einsum("rld,ln->rnd", x_RLD, self.up.astype(self.dtype))
-    x_BSND = x_RND.reshape(batch, samples, *x_RND.shape[1:]) + context_BND[:, None]
+    x_BSND = x_RND.reshape(batch, samples, *x_RND.shape[1:])
+    x_BSND = x_BSND + context_BND[:, None].astype(x_BSND.dtype)
     x_RND = self.decoder(x_BSND.reshape(x_RND.shape).astype(self.dtype), True)
     heads = {name: head(x_RND).astype(jnp.float32) for name, head in self.heads.items()}
     return {name: x.reshape(batch, samples, *x.shape[1:]) for name, x in heads.items()}

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int
 
 from rtune.models import attention
 from rtune.models.scan import scan_layers
-from rtune.models.vit import DropPath, Mlp
+from rtune.models.vit import DropPath, LayerNorm, Mlp
 
 
 class KeyValue(NamedTuple):
@@ -115,7 +115,7 @@ class Attention(nn.Module):
       return self.out(answer.reshape(projected[0].shape))
     scores = jnp.einsum("bslhk,bsmhk->bshlm", self.queries(x_BSLD), self.key(x_BSLD))
     mask_LM = jnp.tril(jnp.ones((length, length), bool))
-    weights = _softmax(jnp.where(mask_LM, scores, -1e30)).astype(self.dtype)
+    weights = _softmax(jnp.where(mask_LM[None, None, None], scores, -1e30)).astype(self.dtype)
     return self.out(jnp.einsum("bshlm,bsmhk->bslhk", weights, self.value(x_BSLD)))
 
   def joined(self):
@@ -135,7 +135,7 @@ class Attention(nn.Module):
     cache = KeyValue(put(cache.key, key), put(cache.value, value))
     scores = jnp.einsum("bshk,bshmk->bshm", query * scale, cache.key)
     mask_M = jnp.arange(cache.key.shape[3]) <= position
-    weights = _softmax(jnp.where(mask_M, scores, -1e30)).astype(self.dtype)
+    weights = _softmax(jnp.where(mask_M[None, None, None], scores, -1e30)).astype(self.dtype)
     return self.out(jnp.einsum("bshm,bshmk->bshk", weights, cache.value)), cache
 
 
@@ -150,9 +150,9 @@ class DecoderBlock(nn.Module):
   drop_path: float = 0.0
 
   def setup(self):
-    self.LayerNorm1 = nn.LayerNorm(dtype=self.dtype)
-    self.LayerNorm2 = nn.LayerNorm(dtype=self.dtype)
-    self.LayerNorm3 = nn.LayerNorm(dtype=self.dtype)
+    self.LayerNorm1 = LayerNorm(dtype=self.dtype)
+    self.LayerNorm2 = LayerNorm(dtype=self.dtype)
+    self.LayerNorm3 = LayerNorm(dtype=self.dtype)
     self.SelfAttn = Attention(self.width, self.num_heads, self.dtype)
     self.CrossAttn = Attention(self.width, self.num_heads, self.dtype)
     self.MLP = Mlp(self.mlp_dim, self.dtype, self.dropout)
@@ -230,7 +230,7 @@ class Decoder(nn.Module):
       )
       for layer in range(self.depth)
     ]
-    self.LayerNorm = nn.LayerNorm(dtype=self.dtype)
+    self.LayerNorm = LayerNorm(dtype=self.dtype)
     self.LogitsDense = Logits(self.vocab_size, self.dtype)
 
   @property
@@ -246,7 +246,7 @@ class Decoder(nn.Module):
     """Teacher forcing: logits at each position given the tokens before it; token 0 opens."""
     inputs_BSL = jnp.pad(tokens_BSL, ((0, 0), (0, 0), (1, 0)))[:, :, :-1]
     position_LD = self.pos_embedding[0, : inputs_BSL.shape[2]].astype(self.dtype)
-    x_BSLD = self.EmbedTargets(inputs_BSL) + position_LD
+    x_BSLD = self.EmbedTargets(inputs_BSL) + position_LD[None, None]
     if self.scan and not self.is_initializing():
       params = [self.variables["params"][f"EncDecBlock{layer}"] for layer in range(self.depth)]
       layer = DecoderBlock(*self._sizes, parent=None)
@@ -277,7 +277,8 @@ class Decoder(nn.Module):
     caches: tuple[KeyValue, ...],
   ) -> tuple[Float[Array, "b s v"], tuple[KeyValue, ...]]:
     """Logits at `position`, given the token before it and the caches of those before that."""
-    x_BSD = self.EmbedTargets(token_BS) + self.pos_embedding[0, position].astype(self.dtype)
+    position_D = self.pos_embedding[0, position].astype(self.dtype)
+    x_BSD = self.EmbedTargets(token_BS) + position_D[None, None]
     new_caches = []
     for block, fixed, cache in zip(self.blocks, memory, caches, strict=True):
       x_BSD, cache = block.step(x_BSD, position, fixed, cache)

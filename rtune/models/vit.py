@@ -35,6 +35,14 @@ def compute_dtype(name: str) -> jnp.dtype:
   return jnp.dtype(auto if name == "auto" else name)
 
 
+class LayerNorm(nn.LayerNorm):
+  """Flax's, where JAX's promotion is strict: it subtracts a float32 mean from halves."""
+
+  def __call__(self, x):
+    with jax.numpy_dtype_promotion("standard"):
+      return super().__call__(x)
+
+
 class Mlp(nn.Module):
   """Two dense layers with GELU between them."""
 
@@ -83,7 +91,7 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x_BND, deterministic: bool):
-    branch = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_0")(x_BND)
+    branch = LayerNorm(dtype=self.dtype, name="LayerNorm_0")(x_BND)
     kernel = attention.has_kernel(self.dtype, x_BND.shape[-1] // self.num_heads)
     branch = nn.MultiHeadDotProductAttention(
       attention_fn=_fused if kernel else nn.dot_product_attention,
@@ -94,7 +102,7 @@ class Block(nn.Module):
     )(branch, branch)
     branch = nn.Dropout(self.dropout)(branch, deterministic)
     x_BND = x_BND + DropPath(self.drop_path)(branch, deterministic)
-    branch = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_1")(x_BND)
+    branch = LayerNorm(dtype=self.dtype, name="LayerNorm_1")(x_BND)
     branch = Mlp(self.mlp_dim, self.dtype, self.dropout, name="MlpBlock_0")(branch, deterministic)
     branch = nn.Dropout(self.dropout)(branch, deterministic)
     return x_BND + DropPath(self.drop_path)(branch, deterministic)
@@ -126,7 +134,7 @@ class Stack(nn.Module):
         # Deeper layers are dropped more often, from 0 to `drop_path` (Huang et al. 2016).
         drop_path = self.drop_path * layer / max(self.depth - 1, 1)
         x_BND = block(*sizes, drop_path, name=name)(x_BND, deterministic)
-    return nn.LayerNorm(dtype=self.dtype, name="encoder_norm")(x_BND)
+    return LayerNorm(dtype=self.dtype, name="encoder_norm")(x_BND)
 
 
 class ConvStem(nn.Module):
@@ -147,7 +155,7 @@ class ConvStem(nn.Module):
     for layer in range(halvings):
       channels = max(self.width >> (halvings - 1 - layer), 8)
       x = nn.Conv(channels, (3, 3), strides=2, dtype=self.dtype, name=f"conv_{layer}")(x)
-      x = nn.gelu(nn.LayerNorm(dtype=self.dtype, name=f"norm_{layer}")(x))
+      x = nn.gelu(LayerNorm(dtype=self.dtype, name=f"norm_{layer}")(x))
     return nn.Conv(self.width, (1, 1), dtype=self.dtype, name="project")(x)
 
 
@@ -162,7 +170,8 @@ def sincos_2d(key, shape, dtype=jnp.float32):
   side = round(tokens**0.5)
   row_N, column_N = jnp.divmod(jnp.arange(tokens), side)
   frequency_F = jnp.pi / side ** jnp.linspace(0.0, 1.0, width // 4)
-  angles_NF = [place_N[:, None] * frequency_F for place_N in (row_N, column_N)]
+  places_N1 = [place_N[:, None].astype(jnp.float32) for place_N in (row_N, column_N)]
+  angles_NF = [place_N1 * frequency_F[None] for place_N1 in places_N1]
   waves = [wave(angle) for angle in angles_NF for wave in (jnp.sin, jnp.cos)]
   return jnp.concatenate(waves, axis=1)[None].astype(dtype)
 

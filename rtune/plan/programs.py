@@ -75,8 +75,9 @@ def make_blueprint(config: configs.Config, num_classes: int) -> Blueprint:
   if isinstance(task, CodedTask) and task.codes.dtype == "auto":
     task = dataclasses.replace(task, codes=dataclasses.replace(task.codes, dtype=dtype))
   space = task.space()
-  if not isinstance(space, Tokens):
-    raise UsageError("the plan counts token policies only; choose a config that has one.")
+  counted = configs.Config().policy.fn
+  if not isinstance(space, Tokens) or config.policy.fn != counted:
+    raise UsageError(f"the plan counts the policy {counted} only; choose a config that has it.")
   policy = build_policy(config, task)
   blank = view(task).unlabeled(np.zeros((64, 64, 3), np.uint8), 0)
   example = {name: _shape(value) for name, value in task.example(blank, None).items()}

@@ -89,4 +89,4 @@ def _continued(
 ) -> Float[Array, "b k v"]:
   """Log-probability of each next token; an answer that has ended goes on with token 0, surely."""
   only_zero_V = jnp.where(jnp.arange(logits_BKV.shape[-1]) == 0, 0.0, _NEVER)
-  return jnp.where(ended_BK[..., None], only_zero_V, jax.nn.log_softmax(logits_BKV))
+  return jnp.where(ended_BK[..., None], only_zero_V[None, None], jax.nn.log_softmax(logits_BKV))

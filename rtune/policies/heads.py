@@ -54,7 +54,8 @@ def largest(values: Float[Array, "*b v"]) -> Int[Array, "*b"]:
   size = values.shape[-1]
   is_largest = values == jnp.max(values, axis=-1, keepdims=True)
   # Where all are NaN none is, and the last token is as good as any.
-  return jnp.min(jnp.where(is_largest, jnp.arange(size), size - 1), axis=-1)
+  place = jnp.arange(size).reshape(*[1] * (values.ndim - 1), size)
+  return jnp.min(jnp.where(is_largest, place, size - 1), axis=-1)
 
 
 def _categorical_sample(key: Array, logits: Float[Array, "*b v"], *shape: int) -> Int[Array, "..."]:

@@ -109,7 +109,8 @@ def alive(actions: Int[Array, "*b l"], ending: Ending | None) -> Float[Array, "*
   if ending is None:
     return jnp.ones(actions.shape, jnp.float32)
   at_start = jnp.arange(actions.shape[-1]) % ending.stride == 0
-  ends = (actions == ending.token) & at_start
+  at_start = at_start.reshape(*[1] * (actions.ndim - 1), -1)
+  ends = ((actions == ending.token) & at_start).astype(jnp.int32)
   ended_before = jnp.cumsum(ends, axis=-1) - ends
   return (ended_before == 0).astype(jnp.float32)
 

@@ -100,10 +100,10 @@ def segments_of(
 def merge_stuff(segments: Segments, things: Bool[Array, "c"]) -> Segments:
   """Stuff has no instances: all of its slots of one class become the first of them."""
   labels, present = segments.labels, segments.present
-  slots = jnp.arange(labels.shape[-1])
+  slots = jax.lax.broadcasted_iota(jnp.int32, labels.shape, labels.ndim - 1)
   stuff = present & ~things[labels]
   alike = stuff[..., None] & stuff[..., None, :] & (labels[..., None] == labels[..., None, :])
-  first = jnp.min(jnp.where(alike, slots, len(slots)), axis=-1)
+  first = jnp.min(jnp.where(alike, slots[..., None, :], labels.shape[-1]), axis=-1)
   becomes = jnp.where(stuff, first, slots)
   flat = segments.ids.reshape(*labels.shape[:-1], -1)
   ids = jnp.take_along_axis(becomes, flat, axis=-1).reshape(segments.ids.shape)

@@ -55,7 +55,7 @@ def recall(
   iou_P, pointed_P = nearest(prediction, truth)
   # What a box points to is the same at every threshold that it passes, and so is the best of the
   # boxes that point to one object: two vectors say it all.
-  points_PG = pointed_P[:, None] == jnp.arange(truth.labels.shape[-1])
+  points_PG = pointed_P[:, None] == jnp.arange(truth.labels.shape[-1])[None]
   best_G = jnp.max(jnp.where(points_PG, iou_P[:, None], 0.0), axis=0, initial=0.0)
   pointing_P, matched_G = _passed(iou_P, thresholds), _passed(best_G, thresholds)
   matches, pointing = jnp.sum(matched_G), jnp.sum(pointing_P)
@@ -161,13 +161,14 @@ def nearest(prediction: Boxes, truth: Boxes) -> tuple[Float[Array, "p"], Int[Arr
   # The first of equals, like argmax, which is a slow reduction of pairs on CPU.
   slots = truth.labels.shape[-1]
   equal_PG = iou_PG == iou_P[:, None]
-  pointed_P = jnp.min(jnp.where(equal_PG, jnp.arange(slots), slots), axis=1, initial=slots)
+  pointed_P = jnp.min(jnp.where(equal_PG, jnp.arange(slots)[None], slots), axis=1, initial=slots)
   return iou_P, pointed_P
 
 
 def _passed(iou_N: Float[Array, "n"], thresholds: tuple[float, ...]) -> Float[Array, "n"]:
   """How many thresholds each IoU exceeds."""
-  return jnp.sum(iou_N[:, None] > jnp.array(thresholds, iou_N.dtype), axis=1, dtype=iou_N.dtype)
+  passed_NT = iou_N[:, None] > jnp.array(thresholds, iou_N.dtype)[None]
+  return jnp.sum(passed_NT, axis=1, dtype=iou_N.dtype)
 
 
 def _released(thresholds: Sequence[float]) -> tuple[float, ...]:

@@ -55,7 +55,7 @@ def colorfulness(
   # Half a circle has its ends at 90 degrees, a whole one at 180; at the end begins the first bin.
   bin_HW = jnp.floor((turns_HW + 0.5) * bins).astype(jnp.int32) % bins
   counted_HW = vivid_HW if vivid_only else jnp.ones_like(vivid_HW)
-  in_bin_HWK = (bin_HW[..., None] == jnp.arange(bins)) & counted_HW[..., None]
+  in_bin_HWK = (bin_HW[..., None] == jnp.arange(bins)[None, None]) & counted_HW[..., None]
   count_K = jnp.sum(in_bin_HWK, axis=(0, 1))
   share_K = count_K / jnp.maximum(jnp.sum(count_K), 1)
   entropy = -jnp.sum(share_K * jnp.log(jnp.where(count_K > 0, share_K, 1.0)))

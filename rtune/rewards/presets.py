@@ -39,7 +39,7 @@ def visual_rft(
   prediction = _by_score(prediction._replace(present=present_P))
   iou_PG = _comparable_iou(prediction, truth)
   iou_P = _choose(iou_PG, iou_PG > iou_threshold)
-  predicted, annotated = jnp.sum(prediction.present), jnp.sum(truth.present)
+  predicted, annotated = _count(prediction.present), _count(truth.present)
   iou = jnp.sum(iou_P) / jnp.maximum(jnp.maximum(predicted, annotated), 1)
   agreement_P = jnp.where(iou_P > 0, prediction.scores, 1 - prediction.scores)
   confidence = jnp.sum(jnp.where(prediction.present, agreement_P, 0.0)) / jnp.maximum(predicted, 1)
@@ -60,8 +60,9 @@ def vlm_r1(prediction: Boxes, truth: Boxes) -> dict[str, Float[Array, ""]]:
   Returns:
     reward, and its factors ap and length.
   """
-  predicted, annotated = jnp.sum(prediction.present), jnp.sum(truth.present)
-  ap = jnp.where(annotated > 0, average_precision(prediction, truth), predicted == 0)
+  predicted, annotated = _count(prediction.present), _count(truth.present)
+  nothing = (predicted == 0).astype(jnp.float32)
+  ap = jnp.where(annotated > 0, average_precision(prediction, truth), nothing)
   length = jnp.where(predicted > annotated, annotated / jnp.maximum(predicted, 1), 1.0)
   return {"reward": ap * length, "ap": ap, "length": length}
 
@@ -102,16 +103,17 @@ def vision_r1(
   alike_PG = prediction.labels[:, None] == truth.labels[None, :]
   distance_PG = jnp.sum(jnp.abs(prediction.boxes[:, None] - truth.boxes[None]), axis=-1)
   pairs_PG = there_P[:, None] & there_G[None, :]
+  likeness_PG = giou_PG + alike_PG.astype(jnp.float32)
   # In units of `side`: the price of an absent box, above that of any real pair, costs no digits.
-  cost_PG = jnp.where(pairs_PG, distance_PG - (giou_PG + alike_PG) / side, 16.0)
+  cost_PG = jnp.where(pairs_PG, distance_PG - likeness_PG / side, 16.0)
   rows, columns = assignment.hungarian_algorithm(cost_PG)
   paired_N = pairs_PG[rows, columns]
   counted_N = paired_N & (alike_PG[rows, columns] | (not same_class))
   giou_N = jnp.where(counted_N, giou_PG[rows, columns], -1.0)
   found = jnp.sum(_clamped(giou_N, (match_threshold, match_threshold)))
-  annotated, predicted = jnp.sum(there_G), jnp.sum(there_P)
+  annotated, predicted = _count(there_G), _count(there_P)
   recall = _clamped(found / jnp.maximum(annotated, 1), recall_range)
-  precision = jnp.sum(_clamped(giou_N, precision_range)) / jnp.maximum(jnp.sum(paired_N), 1)
+  precision = jnp.sum(_clamped(giou_N, precision_range)) / jnp.maximum(_count(paired_N), 1)
   nothing = (annotated == 0) & (predicted == 0)
   recall, precision = jnp.where(nothing, 1.0, recall), jnp.where(nothing, 1.0, precision)
   return {"reward": recall + precision, "recall": recall, "precision": precision}
@@ -141,19 +143,22 @@ def average_precision(
   prediction = _by_score(prediction)
   # The official matching takes the last of equally good objects.
   iou_PG = _comparable_iou(prediction, truth)[:, ::-1]
-  allowed_TPG = iou_PG >= jnp.array(iou_thresholds, iou_PG.dtype)[:, None, None]
+  allowed_TPG = iou_PG[None] >= jnp.array(iou_thresholds, iou_PG.dtype)[:, None, None]
   hit_TP = jax.vmap(_choose, in_axes=(None, 0))(iou_PG, allowed_TPG) > 0
   slots = jnp.arange(prediction.labels.shape[-1])
   # Boxes of one class stand in line by score; upto_PP[p, q]: q is p or stands before it.
   upto_PP = comparable(prediction, prediction) & (slots[:, None] >= slots[None, :])
-  right_TP = jnp.sum(hit_TP[:, None, :] & upto_PP, axis=-1)
-  precision_TP = right_TP / jnp.maximum(jnp.sum(upto_PP, axis=-1), 1)
-  highest_TP = jnp.max(jnp.where(upto_PP.T, precision_TP[:, None, :], 0.0), axis=-1, initial=0.0)
+  right_TP = jnp.sum(hit_TP[:, None, :] & upto_PP[None], axis=-1)
+  precision_TP = right_TP / jnp.maximum(jnp.sum(upto_PP, axis=-1), 1)[None]
+  ahead_TPP = jnp.where(upto_PP.T[None], precision_TP[:, None, :], 0.0)
+  highest_TP = jnp.max(ahead_TPP, axis=-1, initial=0.0)
   objects_P = jnp.sum(comparable(prediction, truth), axis=1)
   levels = jnp.asarray(_levels(truth.labels.shape[-1]))
-  gained_TP = levels[right_TP, objects_P] - levels[right_TP - hit_TP, objects_P]
-  area = jnp.sum(jnp.where(hit_TP, highest_TP * gained_TP, 0.0)) / len(_RECALL_LEVELS)
-  return area / len(iou_thresholds) / jnp.maximum(_num_classes(truth), 1)
+  before_TP = right_TP - hit_TP.astype(right_TP.dtype)
+  gained_TP = levels[right_TP, objects_P[None]] - levels[before_TP, objects_P[None]]
+  area_TP = jnp.where(hit_TP, highest_TP * gained_TP.astype(jnp.float32), 0.0)
+  area = jnp.sum(area_TP) / len(_RECALL_LEVELS)
+  return area / len(iou_thresholds) / jnp.maximum(_num_classes(truth), 1.0)
 
 
 def _levels(most: int) -> Int[np.ndarray, "n n"]:
@@ -163,11 +168,15 @@ def _levels(most: int) -> Int[np.ndarray, "n n"]:
   return np.where(found > 0, reached, 0).astype(np.int32)
 
 
-def _num_classes(boxes: Boxes) -> Int[Array, ""]:
+def _num_classes(boxes: Boxes) -> Float[Array, ""]:
   """How many classes the present boxes have."""
   slots = jnp.arange(boxes.labels.shape[-1])
   earlier = comparable(boxes, boxes) & (slots[:, None] > slots[None, :])
-  return jnp.sum(boxes.present & ~jnp.any(earlier, axis=1))
+  return _count(boxes.present & ~jnp.any(earlier, axis=1))
+
+
+def _count(which: Bool[Array, "n"]) -> Float[Array, ""]:
+  return jnp.sum(which, dtype=jnp.float32)
 
 
 def _by_score(boxes: Boxes) -> Boxes:

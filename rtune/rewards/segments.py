@@ -65,13 +65,15 @@ def match(prediction: Segments, truth: AnnotatedSegments) -> Matching:
   slots = prediction.labels.shape[0], truth.labels.shape[0]
   shared_PG = overlaps(prediction.ids, truth.ids, *slots)
   area_P, area_G = jnp.sum(shared_PG, axis=1), jnp.sum(shared_PG, axis=0)
-  void_P = jnp.sum(jnp.where(truth.present, 0, shared_PG), axis=1)
+  void_P = jnp.sum(jnp.where(truth.present[None], 0, shared_PG), axis=1)
   there_P, there_G = prediction.present & (area_P > 0), truth.present & (area_G > 0)
-  alike_PG = there_P[:, None] & there_G & (prediction.labels[:, None] == truth.labels)
-  union_PG = area_P[:, None] + area_G - shared_PG - void_P[:, None]
-  matches_PG = alike_PG & ~truth.crowd & (2 * shared_PG > union_PG)
+  there_PG = there_P[:, None] & there_G[None]
+  alike_PG = there_PG & (prediction.labels[:, None] == truth.labels[None])
+  union_PG = area_P[:, None] + area_G[None] - shared_PG - void_P[:, None]
+  matches_PG = alike_PG & ~truth.crowd[None] & (2 * shared_PG > union_PG)
   iou_PG = jnp.where(matches_PG, shared_PG / jnp.maximum(union_PG, 1), 0.0)
-  excused_P = void_P + jnp.sum(jnp.where(alike_PG & truth.crowd, shared_PG, 0), axis=1)
+  crowd_PG = alike_PG & truth.crowd[None]
+  excused_P = void_P + jnp.sum(jnp.where(crowd_PG, shared_PG, 0), axis=1)
   unmatched_P = there_P & ~jnp.any(matches_PG, axis=1) & (2 * excused_P <= area_P)
   missed_G = there_G & ~jnp.any(matches_PG, axis=0) & ~truth.crowd
   return Matching(jnp.sum(iou_PG), _count(matches_PG), _count(unmatched_P), _count(missed_G))

@@ -102,27 +102,29 @@ def _score(
   end_is_word: bool,
 ) -> dict[str, Float[Array, ""]]:
   """Reward and parts of `length` words; ids beyond the corpus are words that it does not hold."""
-  words_L = _words(tokens_L, length + (ended & end_is_word), _NO_WORD)
+  size = length + (ended & end_is_word).astype(length.dtype)
+  words_L = _words(tokens_L, size, _NO_WORD)
   tokens_RK = jnp.asarray(truth.tokens)
-  words_RK = _words(tokens_RK, _length(tokens_RK) + end_is_word, _NO_REFERENCE_WORD)
+  words_RK = _words(tokens_RK, _length(tokens_RK) + int(end_is_word), _NO_REFERENCE_WORD)
   matches = _count(words_L, words_RK)
   norms_R4 = truth.norms_with_end if end_is_word else truth.norms
   similar_R = jnp.zeros(len(words_RK))
   for n, (idf_X, (own_X, other_RX)) in enumerate(zip(_idf(words_L, corpus), matches, strict=True)):
     square_X = jnp.where(words_L[n:] != _NO_WORD, jnp.square(idf_X), 0.0)
     # Sums over positions: of c equal n-grams each brings 1 / c of what they count together.
-    clipped_RX = jnp.minimum(own_X, other_RX) * other_RX / own_X
+    clipped_RX = jnp.minimum(own_X[None], other_RX) * other_RX / own_X[None]
     norms_R = jnp.sqrt(jnp.sum(square_X * own_X)) * norms_R4[:, n]
-    dot_R = jnp.sum(square_X * clipped_RX, axis=-1)
+    dot_R = jnp.sum(square_X[None] * clipped_RX, axis=-1)
     similar_R += jnp.where(norms_R > 0, dot_R / jnp.where(norms_R > 0, norms_R, 1.0), 0.0)
   # The scorer's length is the number of bigrams.
-  bigrams = jnp.maximum(length + (ended & end_is_word) - 1, 0)
-  bigrams_R = jnp.maximum(truth.lengths + end_is_word - 1, 0)
-  similar_R *= jnp.exp(-jnp.square((bigrams - bigrams_R) / _SIGMA) / 2)
+  bigrams = jnp.maximum(size - 1, 0)
+  bigrams_R = jnp.maximum(truth.lengths + int(end_is_word) - 1, 0)
+  longer_R = (bigrams - bigrams_R).astype(jnp.float32)
+  similar_R *= jnp.exp(-jnp.square(longer_R / _SIGMA) / 2)
   total = jnp.sum(jnp.where(truth.present, similar_R, 0.0))
   unknown_L = (words_L == UNKNOWN_ID) | (words_L >= corpus.num_ids)
   return {
-    "reward": 10 / MAX_N * total / jnp.sum(truth.present),
+    "reward": 10 / MAX_N * total / jnp.sum(truth.present, dtype=jnp.float32),
     "length": length.astype(jnp.float32),
     "repeated": _repeated(words_L, matches[1][0]),
     "unknown": jnp.sum(unknown_L) / jnp.maximum(length, 1),
@@ -132,15 +134,19 @@ def _score(
 
 def _length(tokens_K: Int[Array, "*r k"]) -> Int[Array, "*r"]:
   """Words before the first end."""
-  slots = tokens_K.shape[-1]
-  return jnp.min(jnp.where(tokens_K == END_ID, jnp.arange(slots), slots), axis=-1)
+  return jnp.min(jnp.where(tokens_K == END_ID, _slots(tokens_K), tokens_K.shape[-1]), axis=-1)
 
 
 def _words(
   tokens_K: Int[Array, "*r k"], sizes: Int[Array, "*r"], filler: int
 ) -> Int[Array, "*r k"]:
   """The first tokens, and the filler after them."""
-  return jnp.where(jnp.arange(tokens_K.shape[-1]) < sizes[..., None], tokens_K, filler)
+  return jnp.where(_slots(tokens_K) < sizes[..., None], tokens_K, filler)
+
+
+def _slots(tokens_K: Int[Array, "*r k"]) -> Int[Array, "*r k"]:
+  """The place of each token in its row."""
+  return jax.lax.broadcasted_iota(jnp.int32, tokens_K.shape, tokens_K.ndim - 1)
 
 
 def _count(
@@ -150,8 +156,8 @@ def _count(
 
   An n-gram equals another if the one without its last word does, and that word.
   """
-  own_LL = words_L[:, None] == words_L
-  other_RLK = words_L[:, None] == words_RK[:, None]
+  own_LL = words_L[:, None] == words_L[None]
+  other_RLK = words_L[None, :, None] == words_RK[:, None]
   own_XX, other_RXY, counts = own_LL, other_RLK, []
   for n in range(MAX_N):
     if n:
@@ -206,4 +212,4 @@ def _repeated(words_L: Int[Array, "l"], own_X: Float[Array, "x"]) -> Float[Array
   """Share of the bigrams that are there for the second time or more."""
   present_X = words_L[1:] != _NO_WORD
   again = jnp.sum(jnp.where(present_X, 1 - 1 / own_X, 0.0))
-  return again / jnp.maximum(jnp.sum(present_X), 1)
+  return again / jnp.maximum(jnp.sum(present_X, dtype=jnp.float32), 1)

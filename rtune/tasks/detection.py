@@ -180,7 +180,8 @@ class Detection:
 
   def truth(self, batch) -> Boxes:
     present = batch["labels"] >= 0
-    return Boxes(batch["boxes"], jnp.maximum(batch["labels"], 0), present, present * 1.0)
+    labels, scores = jnp.maximum(batch["labels"], 0), present.astype(jnp.float32)
+    return Boxes(batch["boxes"], labels, present, scores)
 
   @property
   def view(self) -> View:

@@ -39,7 +39,7 @@ def boxes(
   """
   keys = jax.random.split(key, 8)
   shape = batch["labels"].shape
-  chance_BN = jnp.log(jnp.maximum(batch["labels"] >= 0, 1e-9))
+  chance_BN = jnp.log(jnp.where(batch["labels"] >= 0, 1.0, 1e-9))
   pick_NB = jax.random.categorical(keys[0], chance_BN, shape=shape[::-1])
   own_BN4 = jnp.take_along_axis(batch["boxes"], pick_NB.T[..., None], axis=1)
   labels_BN = jnp.take_along_axis(batch["labels"], pick_NB.T, axis=1)

@@ -128,7 +128,8 @@ def mean(
   lowest = jnp.min(jnp.where(valid, values, jnp.inf), axis, keepdims=True)
   total = jnp.sum(jnp.where(valid, values - lowest, 0.0), axis, keepdims=True)
   count = jnp.sum(valid, axis, keepdims=True)
-  return jnp.where(count > 0, lowest + total / jnp.maximum(count, 1), 0.0)
+  divisor = jnp.maximum(count, 1).astype(total.dtype)
+  return jnp.where(count > 0, lowest + total / divisor, 0.0)
 
 
 def _beside(valid_BS: Bool[Array, "b s"], values: Array) -> Bool[Array, "b s *one"]:

@@ -6,7 +6,6 @@ Dimension key:
   T: decisions of an answer
 """
 
-import pathlib
 import queue
 import threading
 import traceback
@@ -173,9 +172,8 @@ class HostReward:
 
   def _user_traceback(self, error: Exception) -> str:
     """The traceback from the user's own frames on."""
-    here = pathlib.Path(__file__).name
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if pathlib.Path(frame.filename).name != here]
+    own = [frame for frame in frames if frame.filename != __file__]
     lines = traceback.format_list(own) + traceback.format_exception_only(error)
     return "".join(lines)
 

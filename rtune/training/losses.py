@@ -53,7 +53,7 @@ def reinforce(
   """
   log_prob_BST = counted(scored)
   if len(weights):
-    log_prob_BST = log_prob_BST * jnp.asarray(weights, log_prob_BST.dtype)
+    log_prob_BST = log_prob_BST * jnp.asarray(weights, log_prob_BST.dtype)[None, None]
   advantages = jax.lax.stop_gradient(advantages)
   if advantages.ndim == 2:
     weighted_BS = advantages * jnp.sum(log_prob_BST, axis=-1)

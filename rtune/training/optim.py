@@ -91,7 +91,7 @@ def make_optimizer(
 
   chain = optax.chain(
     optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
-    _scale_gradients(config),
+    _mixing_types(_scale_gradients(config)),
     _scale_by_name(lambda name: config.lr * _multiplier(config, name)),
     optax.add_decayed_weights(
       config.weight_decay,
@@ -154,10 +154,22 @@ def _scale_gradients(config: Optim) -> optax.GradientTransformation:
     decay_rate=0.8,
     min_dim_size_to_factor=32,
     epsilon=1e-30,
-    decay_rate_fn=lambda count, power: jnp.minimum(config.b2, 1.0 - (count + 1.0) ** -power),
+    decay_rate_fn=lambda count, power: jnp.minimum(
+      config.b2, 1.0 - (jnp.float32(count) + 1.0) ** -power
+    ),
   )
   first = optax.ema(config.b1, debias=False, accumulator_dtype=dtype)
   return optax.chain(second, first) if config.b1 else second
+
+
+def _mixing_types(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
+  """The same where JAX's promotion is strict: optax mixes counts and moments of other types."""
+
+  def update(updates, state, params=None):
+    with jax.numpy_dtype_promotion("standard"):
+      return transformation.update(updates, state, params)
+
+  return optax.GradientTransformation(transformation.init, update)
 
 
 def _scale_by_name(factor: Callable[[str], float]) -> optax.GradientTransformation:

@@ -14,7 +14,7 @@ from rtune import config as configs
 from rtune.devices import sharding
 from rtune.policies.policy import Policy
 from rtune.tasks.task import Task
-from rtune.training import codes, imitate, reinforce, start
+from rtune.training import codes, imitate, losses, reinforce, start
 from rtune.training.optim import Schedule, make_optimizer
 from rtune.training.predicting import Predict, best_answers
 from rtune.training.update import POLICY, Learned, Making, Programs, State
@@ -158,8 +158,11 @@ def assemble(
   shapes = jax.eval_shape(init, params)
   strategy = "fsdp" if config.shard_parameters else "replicate"
   shardings = sharding.param_shardings(mesh, shapes, strategy)
+  # Kept alive for as long as the phase, so only where it is read.
+  needs = losses.needed(losses.extra_losses(settings)) if learns.answers else ()
+  reference = params if "reference" in needs else None
   key = jax.random.fold_in(jax.random.key(config.seed), phase.seed)
-  making = Making(task, policy, settings, frozen, optimizer, key, shardings, mesh, params, clock)
+  making = Making(task, policy, settings, frozen, optimizer, key, shardings, mesh, reference, clock)
   return Assembled(
     jax.jit(init, out_shardings=shardings), shapes, shardings, phase.step(making), learning_rate
   )

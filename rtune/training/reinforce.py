@@ -47,7 +47,7 @@ def reinforce(making: Making, scoring: Scoring | None = None) -> Programs:
   scoring = scoring or make_scoring(settings, task, making.mesh)
   needs_greedy = asks_for(named(settings.baseline), "greedy")
   parts, frozen, clock = settings.overlap, making.frozen, making.clock
-  reference = making.reference if "reference" in _needs(settings) else None
+  reference = making.reference
   decoding = functools.partial(jax.jit, compiler_options=policy.compiler_options)
 
   @decoding
@@ -82,7 +82,7 @@ def reinforce(making: Making, scoring: Scoring | None = None) -> Programs:
       with clock("score"):
         greedy = scoring.score(frozen, found, batch)
     return jax.block_until_ready(
-      update(frozen, state, batch, _join(pending), _join(scores), greedy, reference)
+      update(frozen, state, batch, _join(pending), _join(_alike(scores)), greedy, reference)
     )
 
   def lower(state, batch):
@@ -121,8 +121,19 @@ def _join(slices: Sequence[Any]) -> Any:
   return jax.tree.map(lambda *x: jnp.stack(x, axis=1).reshape(-1, *x[0].shape[1:]), *slices)
 
 
-def _needs(settings: Any) -> frozenset[str]:
-  return losses.needed(losses.extra_losses(settings))
+def _alike(slices: Sequence[Scores]) -> list[Scores]:
+  """Scores with the same parts; in the first step a slice may not know yet which there are."""
+  names = dict.fromkeys(name for scores in slices for name in scores.parts)
+  credit = next((scores.credit for scores in slices if scores.credit is not None), None)
+
+  def filled(scores: Scores) -> Scores:
+    none = jnp.full_like(scores.reward, jnp.nan)
+    parts = {name: scores.parts.get(name, none) for name in names}
+    if credit is None or scores.credit is not None:
+      return scores._replace(parts=parts)
+    return scores._replace(parts=parts, credit=jnp.full_like(credit, jnp.nan))
+
+  return [filled(scores) for scores in slices]
 
 
 def reward_update(making: Making):
@@ -187,7 +198,7 @@ def _reward_metrics(scores: Scores, compared: Array) -> Metrics:
   """What rewards did: their spread, how many images teach something, how many failed."""
   valid = scores.valid
   reward = jnp.where(valid, scores.reward, 0.0)
-  count = jnp.maximum(jnp.sum(valid), 1)
+  count = jnp.maximum(jnp.sum(valid), 1).astype(reward.dtype)
   mean = jnp.sum(reward) / count
   lowest = jnp.min(jnp.where(valid, scores.reward, jnp.inf), axis=1)
   highest = jnp.max(jnp.where(valid, scores.reward, -jnp.inf), axis=1)
@@ -218,7 +229,8 @@ def _mean_of_known(part: Array, valid: Array) -> Array:
   """Over the valid samples that have this part; NaN where none has."""
   known = valid & jnp.isfinite(part)
   total = jnp.sum(jnp.where(known, part, 0.0))
-  return jnp.where(jnp.any(known), total / jnp.maximum(jnp.sum(known), 1), jnp.nan)
+  count = jnp.maximum(jnp.sum(known), 1).astype(total.dtype)
+  return jnp.where(jnp.any(known), total / count, jnp.nan)
 
 
 def _unique_share(actions: Actions) -> Array:

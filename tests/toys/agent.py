@@ -29,8 +29,8 @@ def policy(space: Steps, *, scale: float = 0.3) -> Policy:
     return {"gain": gain, "bias": 0 * gain, "log_scale": 0 * gain + jnp.log(scale)}
 
   def normal(params, place):
-    mean = params["gain"] * place + params["bias"]
-    return heads.Normal(mean, jnp.broadcast_to(jnp.exp(params["log_scale"]), mean.shape))
+    every = {name: jnp.broadcast_to(value, place.shape) for name, value in params.items()}
+    return heads.Normal(every["gain"] * place + every["bias"], jnp.exp(every["log_scale"]))
 
   def walk(params, start_BK, choose, num_samples):
     place_BSK = jnp.repeat(start_BK[:, None], num_samples, axis=1)
@@ -71,13 +71,13 @@ class Walk(NamedTuple):
   end: jax.Array
 
 
-def arrival(prediction: Walk, truth: Walk, *, price: float = 0.1):
+def reward(prediction: Walk, truth: Walk, *, price: float = 0.1):
   """A reward: how near to the goal it ends, minus the price of long steps."""
   cost = jnp.sum(prediction.steps**2)
   return {"reward": -jnp.sum((prediction.end - truth.end) ** 2) - price * cost, "cost": cost}
 
 
-def distance() -> Metric:
+def metric() -> Metric:
   """How far from the goal it ends."""
 
   def update(state, record, truth):
@@ -89,7 +89,7 @@ def distance() -> Metric:
   return Metric(list, update, compute, results=lambda state: [{"distances": len(state)}])
 
 
-class Places:
+class Data:
   """Red and green of a picture say where the agent starts; the goal is close to (0.5, 0.5)."""
 
   def __len__(self):
@@ -106,12 +106,15 @@ def _unlabeled(image, image_id):
   return {"image": image, "image_id": image_id, "goal": np.zeros(2, np.float32)}
 
 
+_VIEW = View(headline=("distance",), unlabeled=_unlabeled)
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
   """Six functions, and a view."""
 
   steps: int = 3
-  view: View = View(headline=("distance",), unlabeled=_unlabeled)
+  view: View = _VIEW
 
   def example(self, raw, rng):
     start = raw["image"][..., :2].mean((0, 1)) / 255

@@ -31,7 +31,8 @@ def policy(space: Image, *, scale: float = 0.3) -> Policy:
     return {"mean": jax.random.normal(key, shape), "gain": jnp.ones(shape), "log_scale": log_scale}
 
   def normal(params, inputs, samples):
-    mean = params["mean"] + params["gain"] * inputs["image"][:, None, ..., None] / 255
+    gray = inputs["image"][:, None, ..., None] / 255
+    mean = params["mean"][None, None] + params["gain"][None, None] * gray
     mean = jnp.broadcast_to(mean, (len(mean), samples, *shape))
     return heads.Normal(mean, jnp.broadcast_to(jnp.exp(params["log_scale"]), mean.shape))
 
@@ -64,12 +65,12 @@ class Pixels(NamedTuple):
   pixels: jax.Array
 
 
-def closeness(prediction: Pixels, truth: Pixels):
+def reward(prediction: Pixels, truth: Pixels):
   """A reward: minus the mean squared error."""
   return -jnp.mean((prediction.pixels - truth.pixels) ** 2)
 
 
-def error() -> Metric:
+def metric() -> Metric:
   """The root of the mean squared error."""
 
   def update(state, record, truth):
@@ -78,7 +79,7 @@ def error() -> Metric:
   return Metric(list, update, lambda state: {"error": float(np.sqrt(np.mean(state)))})
 
 
-class Grays:
+class Data:
   """Gray pictures, and the two colors that each pixel shall have, with some noise."""
 
   def __len__(self):

@@ -36,7 +36,7 @@ def policy(space: Labels) -> Policy:
 
   def logits(params, inputs, samples):
     color = inputs["image"].reshape(-1, 1, pixels, 3) / 255
-    logits = params["place"] + color @ params["color"]["kernel"]
+    logits = params["place"][None, None] + color @ params["color"]["kernel"]
     return jnp.broadcast_to(logits, (len(color), samples, pixels, space.classes))
 
   def counts(inputs):
@@ -45,7 +45,8 @@ def policy(space: Labels) -> Policy:
   def sample(params, inputs, key, num_samples):
     logits_BSTK = logits(params, inputs, num_samples)
     labels_BST = jnp.where(counts(inputs), heads.categorical.sample(key, logits_BSTK), 0)
-    log_prob_BST = heads.categorical.log_prob(logits_BSTK, labels_BST) * counts(inputs)
+    log_prob_BST = heads.categorical.log_prob(logits_BSTK, labels_BST)
+    log_prob_BST = jnp.where(counts(inputs), log_prob_BST, 0)
     return Sampled(labels_BST.reshape(*labels_BST.shape[:2], *size), log_prob_BST)
 
   def score(params, inputs, actions, key=None):
@@ -74,14 +75,15 @@ class Map(NamedTuple):
   labels: jax.Array
 
 
-def right(prediction: Map, truth: Map, *, credit: bool = False):
+def reward(prediction: Map, truth: Map, *, credit: bool = False):
   """A reward: the share of right pixels; what each pixel earned of it, where that is asked for."""
   same = (prediction.labels == truth.labels).reshape(-1)
-  share = same / jnp.maximum(jnp.sum(truth.labels != VOID), 1)
+  known = jnp.sum(truth.labels != VOID, dtype=jnp.float32)
+  share = same.astype(jnp.float32) / jnp.maximum(known, 1)
   return {"reward": share.sum(), "credit": share} if credit else share.sum()
 
 
-def accuracy() -> Metric:
+def metric() -> Metric:
   """The share of right pixels, of all pixels that are labeled."""
 
   def update(state, record, truth):
@@ -91,7 +93,7 @@ def accuracy() -> Metric:
   return Metric(list, update, lambda state: {"accuracy": float(np.divide(*np.sum(state, axis=0)))})
 
 
-class Maps:
+class Data:
   """Pictures of colored pixels; a pixel's class is its strongest color."""
 
   def __len__(self):
@@ -104,13 +106,16 @@ class Maps:
     return {"image": image, "image_id": index, "labels": labels}
 
 
+_VIEW = View(headline=("accuracy",), metrics=(f"{__file__}:metric",))
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
   """Six functions, and a view."""
 
   height: int = 2
   width: int = 2
-  view: View = View(headline=("accuracy",), metrics=(f"{__file__}:accuracy",))
+  view: View = _VIEW
 
   def example(self, raw, rng):
     size = self.height, self.width

@@ -34,7 +34,7 @@ def policy(space: Tokens) -> Policy:
 
   def logits(params, light_B, before_BSX):
     """`before` is 0 at the beginning, else 1 + the token before."""
-    seen_BV = light_B[:, None] * params["light"]
+    seen_BV = light_B[:, None] * params["light"][None]
     return params["next"][before_BSX] + jnp.expand_dims(seen_BV, [*range(1, before_BSX.ndim)])
 
   def decode(params, light_B, choose, num_samples):
@@ -89,13 +89,13 @@ class Word(NamedTuple):
   tokens: jax.Array
 
 
-def equal(prediction: Word, truth: Word):
+def reward(prediction: Word, truth: Word):
   """A reward: the share of equal tokens, and as much again where all are."""
   same = prediction.tokens == truth.tokens
-  return {"reward": same.mean() + same.all(), "whole": same.all()}
+  return {"reward": same.mean() + same.all().astype(jnp.float32), "whole": same.all()}
 
 
-def accuracy() -> Metric:
+def metric() -> Metric:
   """How often the whole word is right."""
 
   def update(state, record, truth):
@@ -104,7 +104,7 @@ def accuracy() -> Metric:
   return Metric(list, update, lambda state: {"accuracy": float(np.mean(state))})
 
 
-class Lights:
+class Data:
   """Pictures of one gray each, and the name of it."""
 
   def __init__(self, size: int = 32):

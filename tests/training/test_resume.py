@@ -15,7 +15,7 @@ from rtune.training import loop
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 TOYS = pathlib.Path(__file__).resolve().parents[1] / "toys"
-toy_config = resolve(f"{TOYS / 'test_toys.py'}:toy_config")
+toy_config = resolve(f"{TOYS / 'test_runs.py'}:toy_config")
 
 
 def config_with(**changes) -> configs.Config:

@@ -1,0 +1,120 @@
+"""Toys go through the whole program as any other task: nothing in it knows what an answer is."""
+
+import json
+import pathlib
+import shutil
+
+import pytest
+from PIL import Image
+
+from rtune import config as configs
+from rtune import predict
+from rtune.analyze.__main__ import main as analyze
+from rtune.display.logs import read_metrics
+from rtune.errors import UsageError
+from rtune.report.write import write_report
+from rtune.store import run_files
+from rtune.training import loop, restore
+from rtune.training.evaluation import evaluate_phase, open_source, predictor
+from rtune.training.setup import metrics_of, prepare
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
+METRICS = {"tokens": "accuracy", "labels": "accuracy", "image": "error", "agent": "distance"}
+HEADLINES = ("labels", "agent")  # their views say which metric matters
+
+
+def toy_config(name: str, **changes) -> configs.Config:
+  """A run of two phases in seconds."""
+  file = pathlib.Path(__file__).with_name(f"{name}.py")
+  config = configs.default()
+  config.task.fn, config.policy.fn = f"{file}:Task", f"{file}:policy"
+  config.data.train.fn = config.data.val.fn = f"{file}:Data"
+  config.data.update(threads=1, prefetch=1, eval_batch_size=8)
+  if name != "labels":  # its view names the metric
+    config.metrics = ({"fn": f"{file}:metric"},)
+  for phase, steps in {"mle": 10, "reward": 30}.items():
+    config[phase].update(steps=steps, batch_size=16)
+    config[phase].optim.update(name="adam", lr=0.05, schedule="constant")
+  config.reward.update(fn=f"{file}:reward", num_samples=8)
+  config.update(log_every=10, eval_every=10, tensorboard=False, **changes)
+  config.checkpoints.update(every=10, keep_last=9)
+  return configs.parse(config)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+  """Name -> workdir of a finished run. Read only."""
+  done = {}
+
+  def find(name):
+    if name not in done:
+      done[name] = tmp_path_factory.mktemp(name) / "run"
+      loop.run(toy_config(name), str(done[name]))
+    return done[name]
+
+  return find
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_trained_restored_evaluated_and_predicted_with(finished, name, tmp_path):
+  folder = finished(name)
+  results = run_files.read_results(folder)
+  assert results["reward"]["val/reward"] > results["mle"]["val/reward"]
+  assert {f"val/{METRICS[name]}", "val/reward"} <= results["reward"].keys()
+  last = [row for row in read_metrics(folder) if "unique" in row][-1]
+  assert last["log_prob_gap"] < 1e-5
+  assert (last["unique"] == 1) == (name in ("image", "agent")), "no two numbers are the same"
+
+  run = restore.restore(folder)
+  assert restore.finished(run) == ("mle", "reward")
+  metrics = metrics_of(run.config, run.task)
+  done = evaluate_phase(run, "reward", predictor(run), open_source(run), metrics, 0)
+  assert {f"val/{key}": value for key, value in done.values.items()} == results["reward"]
+  assert len(done.judged) == 32
+
+  Image.new("RGB", (9, 7), (200, 100, 0)).save(tmp_path / "picture.png")
+  out = tmp_path / "out"
+  assert predict.main([f"--workdir={folder}", f"{tmp_path / 'picture.png'}", f"--out={out}"]) == 0
+  assert Image.open(out / "picture_predicted.png").size == (9, 7)
+  assert json.loads((out / "images.json").read_text())["skipped"] == []
+
+
+@pytest.mark.parametrize(
+  "name",
+  [pytest.param(name, marks=() if name == "agent" else pytest.mark.slow) for name in METRICS],
+)
+def test_reported_and_analyzed(finished, name, tmp_path):
+  folder = tmp_path / "run"
+  shutil.copytree(finished(name), folder)
+  page = write_report(folder).read_text()
+  assert METRICS[name] in page
+  assert "Largest gains" in page
+  assert analyze([f"--workdir={folder}", "--images=4", "--samples=20", "--chunk=10"]) == 0
+  assert (folder / "analysis" / "best_of_n.png").is_file()
+  drawn = folder / "analysis" / "reward_against_metric.png"
+  assert drawn.is_file() == (name in HEADLINES)
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(finished, tmp_path):
+  """As if it had been killed after the second checkpoint of tuning."""
+  whole, resumed = finished("agent"), tmp_path / "run"
+  shutil.copytree(whole, resumed)
+  for step in (30, 40):
+    shutil.rmtree(resumed / "checkpoints" / str(step))
+  run_files.weights_path(resumed, "reward").unlink()
+  results = run_files.read_results(resumed)
+  del results["reward"], results["seconds"]["reward"]
+  (resumed / run_files.RESULTS).write_text(json.dumps(results))
+  loop.run(toy_config("agent"), str(resumed))
+  same = run_files.weights_path(whole, "reward"), run_files.weights_path(resumed, "reward")
+  assert same[0].read_bytes() == same[1].read_bytes()
+  results = [run_files.read_results(folder)["reward"] for folder in (whole, resumed)]
+  assert results[0] == results[1]
+
+
+def test_more_effort_is_refused_before_training_where_there_is_no_search():
+  with pytest.raises(
+    UsageError, match=r"config.eval_beam is 2, but .*agent.py:policy has no other"
+  ):
+    prepare(toy_config("agent", eval_beam=2))
