@@ -2,7 +2,7 @@
 
 Every sample is a row of the batch with cross-attention keys and values of its own; caches have room
 for the whole sequence from the start, in the layout [rows, tokens, heads, width]; a scan takes all
-steps. It reads rtune's parameters and draws the same tokens for the same key.
+steps. It reads rtune's parameters and draws the same tokens for the same key, by the same head.
 
 Dimension key: that of models/decoder.py, and
   R: rows, B x S
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, UInt8
 
 from rtune.models.encoder_decoder import EncoderDecoder
+from rtune.policies.heads import categorical
 from rtune.policies.policy import Params, Sampled
 
 
@@ -45,7 +46,7 @@ def plain_sample(
     last = weights["LogitsDense"]
     logits_RV = _norm(weights["LayerNorm"], x_RD) @ last["kernel"] + last["bias"][None]
     logits_BSV = logits_RV.reshape(-1, num_samples, logits_RV.shape[-1])
-    token_BS = jax.random.categorical(jax.random.fold_in(key, position), logits_BSV)
+    token_BS = categorical.sample(jax.random.fold_in(key, position), logits_BSV)
     log_probs_BSV = jax.nn.log_softmax(logits_BSV)
     log_prob_BS = jnp.take_along_axis(log_probs_BSV, token_BS[..., None], axis=-1)[..., 0]
     return (token_BS.reshape(-1), filled), (token_BS, log_prob_BS)

@@ -27,7 +27,7 @@ def reward_by_threshold(prediction: Boxes, truth: Boxes):
     iou_PG = jnp.where(boxes.comparable(predicted, true), iou_PG, 0.0)
     points_P = jnp.argmax(iou_PG, axis=1)
     passes_P = jnp.max(iou_PG, axis=1) > threshold
-    points_PG = jax.nn.one_hot(points_P, iou_PG.shape[1]) * passes_P[:, None]
+    points_PG = jax.nn.one_hot(points_P, iou_PG.shape[1]) * passes_P[:, None].astype(jnp.float32)
     matches = jnp.sum(jnp.max(points_PG, axis=0))
     return matches - 0.3 * (jnp.sum(points_PG) - matches)
 

@@ -100,13 +100,21 @@ def _categorical_kl(
   return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
 
 
+def _of_one_rank(*arrays: Array) -> list[Array]:
+  """Dimensions of 1 in front of those that have fewer dimensions than others."""
+  rank = max(x.ndim for x in arrays)
+  return [x.reshape(*[1] * (rank - x.ndim), *x.shape) for x in arrays]
+
+
 def _normal_sample(key: Array, at: Normal, *shape: int) -> Array:
   noise = jax.random.normal(key, (*shape, *jnp.broadcast_shapes(at.mean.shape, at.scale.shape)))
-  return at.mean + at.scale * noise
+  mean, scale, noise = _of_one_rank(*at, noise)
+  return mean + scale * noise
 
 
 def _normal_log_prob(at: Normal, values: Float[Array, "..."]) -> Float[Array, "..."]:
-  return -0.5 * ((values - at.mean) / at.scale) ** 2 - jnp.log(at.scale) - _HALF_LOG_2PI
+  mean, scale, values = _of_one_rank(*at, values)
+  return -0.5 * ((values - mean) / scale) ** 2 - jnp.log(scale) - _HALF_LOG_2PI
 
 
 def _normal_mode(at: Normal) -> Float[Array, "..."]:
@@ -114,12 +122,14 @@ def _normal_mode(at: Normal) -> Float[Array, "..."]:
 
 
 def _normal_entropy(at: Normal) -> Float[Array, "..."]:
-  return jnp.log(at.scale) + _HALF_LOG_2PI + 0.5 + jnp.zeros_like(at.mean)
+  mean, scale = _of_one_rank(*at)
+  return jnp.log(scale) + _HALF_LOG_2PI + 0.5 + jnp.zeros_like(mean)
 
 
 def _normal_kl(at: Normal, reference: Normal) -> Float[Array, "..."]:
-  ratio = (at.scale / reference.scale) ** 2
-  distance = ((at.mean - reference.mean) / reference.scale) ** 2
+  mean, scale, other_mean, other_scale = _of_one_rank(*at, *reference)
+  ratio = (scale / other_scale) ** 2
+  distance = ((mean - other_mean) / other_scale) ** 2
   return 0.5 * (ratio + distance - 1 - jnp.log(ratio))
 
 

@@ -210,7 +210,8 @@ def build_corpus(references: Sequence[Sequence[str]], min_count: int) -> Corpus:
 def load_corpus(path: str | os.PathLike[str]) -> Corpus:
   """Reads what `Corpus.save` wrote. UsageError if there is no such file, DataError if damaged."""
   try:
-    with np.load(path, allow_pickle=False) as file:
+    # Opened here, as numpy does not close a file that it finds damaged.
+    with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
       arrays = {name: file[name] for name in file.files}
     tables = tuple(
       ngrams.Table(*(arrays[f"{field}_{n}"] for field in ngrams.Table._fields))

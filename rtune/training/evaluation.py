@@ -233,8 +233,9 @@ def open_source(run: Restored, annotations: str = "", images: str = "", split: s
   ours = knowledge(run.task).knows(("category_ids",)).get("category_ids")
   theirs = category_ids(source)
   if ours is not None and ours != theirs:  # a task that knows no classes takes any
+    where = annotations or (f"data.splits.{split}" if split else "data.val")
     raise DataError(
-      f"{annotations or 'data.val'} has other categories than the model was trained on: ids "
+      f"{where} has other categories than the model was trained on: ids "
       f"{theirs}, not {ours}. Give the file the same 'categories' section."
     )
   return source

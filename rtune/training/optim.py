@@ -91,7 +91,7 @@ def make_optimizer(
 
   chain = optax.chain(
     optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
-    _mixing_types(_scale_gradients(config)),
+    of_mixed_types(_scale_gradients(config)),
     _scale_by_name(lambda name: config.lr * _multiplier(config, name)),
     optax.add_decayed_weights(
       config.weight_decay,
@@ -162,7 +162,7 @@ def _scale_gradients(config: Optim) -> optax.GradientTransformation:
   return optax.chain(second, first) if config.b1 else second
 
 
-def _mixing_types(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
+def of_mixed_types(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
   """The same where JAX's promotion is strict: optax mixes counts and moments of other types."""
 
   def update(updates, state, params=None):

@@ -56,7 +56,7 @@ class _Task(Task):
 def _sample(params, images, key, num_samples) -> Sampled:
   """Tokens 0 to 4, each a nat times `scale` less likely than the one before."""
   tokens = jax.random.randint(key, (len(images), num_samples, 1), 0, 5)
-  return Sampled(tokens, -tokens * params["scale"])
+  return Sampled(tokens, -tokens.astype(jnp.float32) * params["scale"])
 
 
 @pytest.fixture
@@ -247,7 +247,9 @@ def test_the_command_leaves_pictures_and_numbers(tiny_run, tmp_path, monkeypatch
   for path in out.glob("*.png"):
     with Image.open(path) as picture:
       assert min(picture.size) > 400 and np.asarray(picture.convert("L")).std() > 5
-  tables = {path.stem: list(csv.DictReader(path.open())) for path in out.glob("*.csv")}
+  tables = {
+    path.stem: list(csv.DictReader(path.read_text().splitlines())) for path in out.glob("*.csv")
+  }
   assert {row["phase"] for row in tables["best_of_n"]} == {"mle", "reward"}
   assert [row["n"] for row in tables["best_of_n"]][-1] == "12"
   assert len(tables["rewards_per_image"]) == 6

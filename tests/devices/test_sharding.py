@@ -55,7 +55,7 @@ def train(mesh, strategy, local_batch):
 
   def update(params, state, batch):
     def loss_of(params):
-      return jnp.mean((batch["x"] @ params["kernel"] + params["bias"] - batch["y"]) ** 2)
+      return jnp.mean((batch["x"] @ params["kernel"] + params["bias"][None] - batch["y"]) ** 2)
 
     loss, grads = jax.value_and_grad(loss_of)(params)
     updates, state = optimizer.update(grads, state, params)

@@ -133,8 +133,8 @@ def test_predict_needs_nothing_but_the_workdir(run, tmp_path):
     metrics_of(restored.config, restored.task), 3,
   )  # fmt: skip
   assert said == [one.record["caption"] for one in seen.judged]
-  drawing = Image.open(out / "0_predicted.png")
-  assert drawing.width == 384 and drawing.height > 384  # the text stands below
+  with Image.open(out / "0_predicted.png") as drawing:
+    assert drawing.width == 384 and drawing.height > 384  # the text stands below
   args = ["--workdir", str(folder), str(tmp_path / "in"), "--out", str(tmp_path / "b")]
   assert predict.main([*args, "--beam", "2"]) == 0
 

@@ -102,7 +102,8 @@ def test_prediction_colors_any_image_in_its_size(run, tmp_path):
       assert picture.size == (image["width"], image["height"]) and picture.mode == "RGB"
       colored = np.asarray(picture)
     if image["drawing"] in ("gray_predicted.png", "color_predicted.png"):
-      given = np.asarray(Image.open(image["file_name"]).convert("RGB"))
+      with Image.open(image["file_name"]) as picture:
+        given = np.asarray(picture.convert("RGB"))
       off = np.abs(rgb2lab(colored)[..., 0] - rgb2lab(given)[..., 0])
       assert off.max() < 0.3
   assert {image["id"] for image in images} >= {7, 1}

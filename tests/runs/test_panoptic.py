@@ -62,7 +62,8 @@ def test_predictions_are_what_coco_reads(run, tmp_path, quick_compiles):
     assert mask.unknown == mask.absent == ()
     areas = np.bincount(mask.segments.ravel(), minlength=len(ids) + 1)[1:]
     assert areas.tolist() == [segment["area"] for segment in one["segments_info"]]
-    assert Image.open(out / image["drawing"]).size[0] >= 48
+    with Image.open(out / image["drawing"]) as drawing:
+      assert drawing.size[0] >= 48
 
 
 def write_coco(folder, scenes, num):

@@ -90,7 +90,8 @@ def test_pickle_in_npz_never_runs(tmp_path):
   with pytest.raises(DataError, match=r"w\.npz .*bad holds object"):
     weights.load_weights(tmp_path / "w.npz")
   assert not trap.exists()
-  np.load(tmp_path / "w.npz", allow_pickle=True)["bad"]
+  with np.load(tmp_path / "w.npz", allow_pickle=True) as file:
+    _ = file["bad"]
   assert trap.exists(), "the payload would not have run at all"
 
 

@@ -1,12 +1,13 @@
 """A workdir belongs to one run at a time, and a dead run gives it up."""
 
+import contextlib
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,20 +16,23 @@ from rtune.store import workdir
 
 HOLD = """
 import sys, time
-from rtune import workdir
+from rtune.store import workdir
 with workdir.lock(sys.argv[1]):
   print("held", flush=True)
   time.sleep(60)
 """
 
 
-def hold(folder) -> subprocess.Popen:
-  """A process that holds the lock on `folder`."""
-  process = subprocess.Popen(
-    [sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True
-  )
-  assert process.stdout.readline() == "held\n"
-  return process
+@contextlib.contextmanager
+def hold(folder) -> Iterator[subprocess.Popen]:
+  """A process that holds the lock on `folder`, killed in the end."""
+  command = [sys.executable, "-c", HOLD, str(folder)]
+  with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    try:
+      assert process.stdout.readline() == "held\n"
+      yield process
+    finally:
+      process.kill()
 
 
 def test_creates_the_folder_and_leaves_no_owner(tmp_path, caplog):
@@ -49,17 +53,13 @@ def test_an_error_inside_gives_the_lock_back(tmp_path, caplog):
 
 
 def test_second_process_is_refused_and_a_killed_one_is_taken_over(tmp_path, caplog):
-  process = hold(tmp_path)
-  try:
+  with hold(tmp_path) as process:
     start = time.monotonic()
     message = rf"in use by process {process.pid} on .* since 20"
     with pytest.raises(UsageError, match=message), workdir.lock(tmp_path):
       pass
     assert time.monotonic() - start < 2
     assert not caplog.records
-  finally:
-    process.send_signal(signal.SIGKILL)
-    process.wait()
   with caplog.at_level(logging.WARNING), workdir.lock(tmp_path):
     pass
   assert f"from process {process.pid}" in caplog.text
@@ -67,15 +67,10 @@ def test_second_process_is_refused_and_a_killed_one_is_taken_over(tmp_path, capl
 
 
 def test_force_takes_it_from_a_live_process_and_keeps_it(tmp_path, caplog):
-  process = hold(tmp_path)
-  try:
-    with workdir.lock(tmp_path, force=True):
-      assert "may still be running" in caplog.text
-      with pytest.raises(UsageError, match=rf"process {os.getpid()}"), workdir.lock(tmp_path):
-        pass
-  finally:
-    process.kill()
-    process.wait()
+  with hold(tmp_path), workdir.lock(tmp_path, force=True):
+    assert "may still be running" in caplog.text
+    with pytest.raises(UsageError, match=rf"process {os.getpid()}"), workdir.lock(tmp_path):
+      pass
 
 
 @pytest.mark.parametrize(("age", "held"), [(5, True), (3600, False)])

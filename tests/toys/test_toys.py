@@ -108,7 +108,8 @@ def enumerated(toy: Toy, params) -> tuple[jax.Array, Any]:
   scored = toy.policy.score(params, toy.inputs, actions)
   flat = actions.reshape(scored.mask.shape)
   likely = jnp.exp(scored.log_prob.sum(-1))
-  return jnp.where(jnp.all(flat * scored.mask == flat, axis=-1), likely, 0), scored
+  kept = jnp.all((scored.mask > 0) | (flat == 0), axis=-1)
+  return jnp.where(kept, likely, 0), scored
 
 
 def expected(toy: Toy, params) -> dict[str, jax.Array]:
@@ -128,27 +129,28 @@ def expected(toy: Toy, params) -> dict[str, jax.Array]:
 
 def expected_of_image(toy: Toy, params) -> dict[str, jax.Array]:
   gray = toy.batch["image"][..., None] / 255
-  mean = params["mean"] + params["gain"] * gray
-  before = toy.reference["mean"] + toy.reference["gain"] * gray
+  mean = params["mean"][None] + params["gain"][None] * gray
+  before = toy.reference["mean"][None] + toy.reference["gain"][None] * gray
   scale, old = jnp.exp(params["log_scale"]), jnp.exp(toy.reference["log_scale"])
-  error = (mean - toy.batch["tinted"]) ** 2 + scale**2
+  error = (mean - toy.batch["tinted"]) ** 2 + scale[None] ** 2
   return {
     "reward": -jnp.mean(error),
-    "kl": _normal_kl(scale, old, (mean - before) ** 2).sum() / toy.images,
+    "kl": _normal_kl(scale[None], old[None], (mean - before) ** 2).sum() / toy.images,
     "entropy": _normal_entropy(scale).sum(),
   }
 
 
 def expected_of_agent(toy: Toy, params) -> dict[str, jax.Array]:
   """A place is normal at each step: its mean and variance are followed."""
-  mean, variance = toy.batch["start"], jnp.zeros(2)
-  gain, bias, scale = params["gain"], params["bias"], jnp.exp(params["log_scale"])
-  more_gain, more_bias = gain - toy.reference["gain"], bias - toy.reference["bias"]
+  mean, variance = toy.batch["start"], jnp.zeros((1, 2))
+  own, old = (jax.tree.map(lambda x: x[None], x) for x in (params, toy.reference))
+  gain, bias, scale = own["gain"], own["bias"], jnp.exp(own["log_scale"])
+  more_gain, more_bias = gain - old["gain"], bias - old["bias"]
   cost, kl = jnp.zeros(()), jnp.zeros(())
   for _ in range(toy.task.steps):
     cost += jnp.sum((gain * mean + bias) ** 2 + gain**2 * variance + scale**2) / toy.images
     apart = (more_gain * mean + more_bias) ** 2 + more_gain**2 * variance
-    kl += _normal_kl(scale, jnp.exp(toy.reference["log_scale"]), apart).sum() / toy.images
+    kl += _normal_kl(scale, jnp.exp(old["log_scale"]), apart).sum() / toy.images
     mean, variance = (1 + gain) * mean + bias, (1 + gain) ** 2 * variance + scale**2
   missed = jnp.sum((mean - toy.batch["goal"]) ** 2 + variance) / toy.images
   entropy = toy.task.steps * _normal_entropy(scale).sum()
@@ -217,7 +219,10 @@ def assert_mean(measured: Any, exact: Any, precision: float = 0.03) -> None:
 
 def exact_gradient(toy: Toy, **factors: float) -> Any:
   """Of minus the expectations of an answer, added with these factors, for each decision."""
-  decisions = draw(toy, 1)[1].mask.shape[-1]
+  sampled = jax.eval_shape(
+    lambda: toy.policy.sample(toy.params, toy.inputs, jax.random.key(0), SAMPLES)
+  )
+  decisions = sampled.log_prob.shape[-1]
   each = exact_gradients(toy.name, toy.images)
   parts = [jax.tree.map(lambda x, f=f: -f / decisions * x, each[k]) for k, f in factors.items()]
   return jax.tree.map(lambda *x: sum(x), *parts)

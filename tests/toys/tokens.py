@@ -66,8 +66,8 @@ def policy(space: Tokens) -> Policy:
   def best(params, light_B, effort=1):
     """Greedy; with more effort the likeliest of all answers."""
     if effort == 1:
-      choose = lambda place, logits_BSV: heads.categorical.mode(logits_BSV)  # noqa: E731
-      return decode(params, light_B, choose, 1).actions[:, 0]
+      greedy = decode(params, light_B, lambda _, logits: heads.categorical.mode(logits), 1)
+      return greedy.actions[:, 0]
     # Of answers that differ behind their end, and are as likely, the one with zeros comes first.
     every_SL = jnp.array([*itertools.product(range(vocab), repeat=length)])
     every_BSL = jnp.broadcast_to(every_SL, (len(light_B), *every_SL.shape))

@@ -30,11 +30,11 @@ from rtune.rewards.mark import on_host
 
 
 def first(prediction, truth):
-  return {"reward": 1.0 * prediction.tokens[0], "part": 7.0}
+  return {"reward": prediction.tokens[0].astype(jnp.float32), "part": 7.0}
 
 
 def last(prediction, truth):
-  return 1.0 * prediction.tokens[-1]
+  return prediction.tokens[-1].astype(jnp.float32)
 
 
 @on_host
@@ -43,7 +43,7 @@ def hosted(prediction, truth):
 
 
 def credited(prediction, truth):
-  right = (prediction.tokens == truth.tokens) * 1.0
+  right = (prediction.tokens == truth.tokens).astype(jnp.float32)
   return {"reward": right.sum(), "credit": right}
 
 
@@ -52,7 +52,7 @@ def short(prediction, truth):
 
 
 def shadows(prediction, truth):
-  return {"reward": 1.0 * prediction.tokens[0], "mean": 100.0, "std": 200.0}
+  return {"reward": prediction.tokens[0].astype(jnp.float32), "mean": 100.0, "std": 200.0}
 
 
 calls = []

@@ -16,6 +16,7 @@ from rtune.policies.tokens import tokens
 from rtune.tasks.detection import Detection
 from rtune.training import losses, update
 from rtune.training.imitate import imitation
+from rtune.training.optim import of_mixed_types
 from rtune.training.reinforce import _join, _split, reinforce
 from rtune.training.scoring import Scores, Scoring
 
@@ -64,7 +65,7 @@ def untrained(batch):
 @pytest.fixture(scope="module")
 def learned(batch, untrained):
   """What imitation of the batch makes of them, and the metrics of every step."""
-  optimizer = optax.adam(1e-2)
+  optimizer = of_mixed_types(optax.adam(1e-2))
   step, state = imitating(optimizer), fresh(untrained, optimizer)
   seen = []
   for _ in range(60):
@@ -179,7 +180,7 @@ def test_accumulated_imitation_is_imitation(batch, params):
 
 def test_reward_rises(batch, untrained):
   """Paid for tokens 5, the policy learns to say them."""
-  optimizer = optax.adam(2e-2)
+  optimizer = of_mixed_types(optax.adam(2e-2))
   step = tuning(optimizer, paid(lambda actions: jnp.mean(actions == 5, axis=-1)))
   state, seen = fresh(untrained, optimizer), []
   for _ in range(60):
@@ -307,7 +308,7 @@ def test_an_invalid_reward_counts_and_the_rest_learns(batch, params, value):
 
 
 def test_a_batch_without_a_valid_reward_changes_nothing(batch, params):
-  optimizer = optax.adam(1e-2)
+  optimizer = of_mixed_types(optax.adam(1e-2))
   nothing = paid(lambda actions: jnp.full(actions.shape[:2], jnp.nan))
   step = tuning(optimizer, nothing, entropy=0.1)
   before = fresh(params, optimizer)
@@ -344,7 +345,7 @@ def poisoned(params):
 
 
 def test_a_loss_that_is_not_finite_changes_nothing(batch, params):
-  optimizer = optax.adam(1e-2)
+  optimizer = of_mixed_types(optax.adam(1e-2))
   step, bad = imitating(optimizer), poisoned(params)
   before = fresh(bad, optimizer)
   opt_state = jax.tree.map(np.asarray, before.opt_state)
