@@ -24,6 +24,11 @@ def policy(setup: Setup, folder: pathlib.Path) -> Any:
   inputs, _, shardings = _shapes(setup)
   params = jit_once(setup.policy.init, shardings)(jax.random.key(config.seed), inputs)
   if config.encoder_init:
+    if "encoder" not in params:
+      raise UsageError(
+        f"config.encoder_init is set, but {config.policy.fn} has no parameters called encoder; "
+        "leave it out."
+      )
     encoder = vit_weights.load_encoder(config.encoder_init, params["encoder"], console.say)
     params = {**params, "encoder": sharding.place(encoder, shardings["encoder"])}
   if config.warm_start:

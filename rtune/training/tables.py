@@ -35,7 +35,9 @@ def results_table(results: dict[str, Any], headline: tuple[str, ...]) -> str:
   """The phases side by side."""
   phases = [name for name in results if name != "seconds"]
   known = {key for name in phases for key in results[name]}
-  columns = [key for key in (*headline, "reward") if f"val/{key}" in known]
+  # A task that says nothing of what matters most shows all there is.
+  headline = headline or sorted(k.removeprefix("val/") for k in known if k.startswith("val/"))
+  columns = [key for key in dict.fromkeys((*headline, "reward")) if f"val/{key}" in known]
   rows = [
     [name, *(results[name].get(f"val/{key}") for key in columns), results["seconds"][name]]
     for name in phases
