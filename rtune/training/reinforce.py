@@ -123,6 +123,8 @@ def _join(slices: Sequence[Any]) -> Any:
 
 def _alike(slices: Sequence[Scores]) -> list[Scores]:
   """Scores with the same parts; in the first step a slice may not know yet which there are."""
+  if len({jax.tree.structure(scores) for scores in slices}) == 1:
+    return list(slices)  # nothing is made here, in the loop, but in that first step
   names = dict.fromkeys(name for scores in slices for name in scores.parts)
   credit = next((scores.credit for scores in slices if scores.credit is not None), None)
 
