@@ -1,9 +1,13 @@
 """What importing rtune costs, and what it must never bring along."""
 
+import pathlib
+import re
 import subprocess
 import sys
 
 import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def modules_after(statement: str) -> set[str]:
@@ -27,3 +31,9 @@ def test_a_config_is_read_without_jax():
 )
 def test_tensorflow_stays_out(module):
   assert not modules_after(f"import {module}") & {"tensorflow", "tensorflow_datasets"}
+
+
+def test_tests_that_ci_names_are_there():
+  names = re.findall(r"tests/\S+\.py", (ROOT / ".ci" / "run").read_text())
+  assert names
+  assert [name for name in names if not (ROOT / name).exists()] == []
