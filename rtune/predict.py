@@ -4,7 +4,7 @@ python -m rtune.predict --workdir W IMAGES_AND_FOLDERS... --out D [--phase P] [-
 
 D/predictions.json  what the official scorer reads: COCO's results format, of boxes, captions or
                     segments, with masks in the folder D/predictions; of colorization, how colorful
-                    each picture is
+                    each picture is; of a task of yours, its records
 D/images.json       "images": [{id, file_name, width, height, drawing}] and "skipped"
 D/*_predicted.*     the pictures; of colorization, the images in color, in their own size
 """
@@ -36,6 +36,7 @@ from rtune.training.restore import Restored
 from rtune.training.setup import metrics_of
 
 _PROBLEM = "problem"
+_MOST_PLAIN = 1000  # numbers of a field that predictions.json may hold
 
 
 class ImageFiles:
@@ -94,6 +95,7 @@ def predict_files(
   draw = view(run.task).draw
   predict = predictor(run, beam)(phase_of(phase))
   states, images, skipped, drawings = [metric.init() for metric in metrics], [], [], set()
+  plain: list[dict[str, Any]] = []  # what is written where no metric knows a results format
   for one in judge(judging, params, predict, source):
     path, truth = paths[one.index], one.truth
     if truth[_PROBLEM]:
@@ -105,6 +107,8 @@ def predict_files(
     states = [metric.update(state, record, truth) for metric, state in both]
     for metric in (metric for metric in metrics if metric.files):
       run_files.save_pictures(out / "predictions.json", metric.files(record))
+    if not any(metric.results for metric in metrics):
+      plain.append(_plain(record))
     drawing = _drawing_name(path, truth["image_id"], drawings)
     _save(draw(read_image(path), record), out / drawing)
     height, width = truth["size"]
@@ -118,7 +122,7 @@ def predict_files(
       }
     )
   both = zip(metrics, states, strict=True)
-  results = next((metric.results(state) for metric, state in both if metric.results), [])
+  results = next((metric.results(state) for metric, state in both if metric.results), plain)
   _write_json(out / "predictions.json", results)
   _write_json(out / "images.json", {"images": images, "skipped": skipped})
   return skipped
@@ -130,6 +134,12 @@ def _above(record: Mapping[str, Any], threshold: float) -> dict[str, Any]:
     return dict(record)
   keep = record["scores"] >= threshold
   return {k: v[keep] if np.shape(v)[:1] == keep.shape else v for k, v in record.items()}
+
+
+def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
+  """A record as JSON has it, without maps and pictures."""
+  values = {name: np.asarray(value) for name, value in record.items()}
+  return {name: value.tolist() for name, value in values.items() if value.size <= _MOST_PLAIN}
 
 
 def _drawing_name(path: pathlib.Path, image_id: int, taken: set[str]) -> str:

@@ -8,6 +8,9 @@ import shutil
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# What jax would silently convert or broadcast is an error here, in commands that tests start too.
+os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 
 import pytest
 from jaxtyping import install_import_hook

@@ -33,10 +33,11 @@ from rtune.devices import processes
 from rtune.display import console
 from rtune.errors import UsageError
 from rtune.store import run_files
-from rtune.tasks.task import view
 from rtune.training import restore
 from rtune.training.evaluation import open_source
 from rtune.training.restore import Restored
+
+_OWN = ("step", "phase", "reward")  # columns of an evaluation that are no metric
 
 
 def main(args: Sequence[str]) -> int:
@@ -79,7 +80,9 @@ def _command(flags: argparse.Namespace) -> None:
 
 def _analyze_progression(run: Restored, rows: Table, out: pathlib.Path) -> None:
   """Writes the evaluations, and where there are enough of them what they say."""
-  metrics = view(run.task).headline
+  metrics = tuple(
+    name for name in dict.fromkeys(n for row in rows for n in row) if name not in _OWN
+  )
   _write(out / "reward_against_metric.csv", rows)
   found = progression.correlations(rows, metrics)
   _write(out / "correlation.csv", found)

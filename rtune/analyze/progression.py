@@ -54,7 +54,8 @@ def _logged(run: Restored) -> list[Row]:
 
 def _row(run: Restored, step: int, phase: str, values: Row) -> Row:
   """NaN for a number that an older rtune did not report yet."""
-  names = ("reward", *view(run.task).headline)
+  measured = sorted(name.removeprefix("val/") for name in values if name.startswith("val/"))
+  names = dict.fromkeys(("reward", *(view(run.task).headline or measured)))
   return {"step": step, "phase": phase} | {n: values.get(f"val/{n}", math.nan) for n in names}
 
 

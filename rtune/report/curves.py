@@ -60,8 +60,11 @@ def draw_curves(branches: Sequence[Branch], headline: Sequence[str]) -> list[str
   """The charts that there are values for.
 
   Args:
-    headline: the metrics that matter, without "val/".
+    headline: the metrics that matter, without "val/"; (): all but the reward.
   """
+  logged = {name for branch in branches for row in branch.rows for name in row}
+  measured = sorted(n.removeprefix("val/") for n in logged - {"val/reward"} if n.startswith("val/"))
+  headline = headline or measured
   coding = [branch for branch in branches if not phase_of(branch.name).learns.answers]
   branches = [branch for branch in branches if phase_of(branch.name).learns.answers]
   names = dict.fromkeys(name for branch in branches for row in branch.rows for name in row)

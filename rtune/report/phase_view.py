@@ -102,7 +102,8 @@ def headline_tiles(phases: Sequence[Phase], headline: Sequence[str]) -> str:
   if not own:
     return ""
   first, last = own[0].values, own[-1].values
-  names = [name for name in (*headline, "reward") if name in last]
+  # A task that says nothing of what matters most shows all there is.
+  names = [name for name in dict.fromkeys((*(headline or last), "reward")) if name in last]
   return page.tiles(
     [
       (

@@ -86,7 +86,7 @@ class View(NamedTuple):
     record: (prediction, features, raw example) -> what the metric and the results file want.
     draw: (image [H, W, 3], record) -> picture [H, W, 3] of the record on its image.
     text: record -> its words, one line each, for the report; () where its picture says it all.
-    headline: the numbers of the metrics that the final table shows.
+    headline: the numbers of the metrics that matter most, for tables, tiles and curves; (): all.
     annotated: raw example -> its truth as a record, to be drawn beside predictions.
     unlabeled: (image, image id) -> an example as `Task.example` wants it, of an image that nobody
       has annotated.

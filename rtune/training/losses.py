@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 
 from rtune import config as configs
 from rtune.config.names import resolve
+from rtune.errors import UsageError
 from rtune.policies.policy import Policy, Scored
 
 
@@ -52,6 +53,11 @@ def reinforce(
     weights: of each decision; (): all 1.
   """
   log_prob_BST = counted(scored)
+  if len(weights) not in (0, log_prob_BST.shape[-1]):
+    raise UsageError(
+      f"The task's space has {len(weights)} weights for {log_prob_BST.shape[-1]} decisions; give "
+      "one for each, or none."
+    )
   if len(weights):
     log_prob_BST = log_prob_BST * jnp.asarray(weights, log_prob_BST.dtype)[None, None]
   advantages = jax.lax.stop_gradient(advantages)

@@ -198,6 +198,8 @@ def test_tables_escape_and_color():
   assert '<span class="good">+0.050</span></td><td><span class="bad">-0.050</span>' in table
   assert '<span class="soft">+2.000</span>' in table  # more boxes are not better
   assert phase_view.headline_tiles(phases, ("AR",)).count("tile") == 2
+  every = phase_view.headline_tiles(phases, ())  # a task that does not say what matters
+  assert all(f"{name}, tuned" in every for name in phases[-1].values)
 
 
 def test_control_of_another_run(workdir, boxes_run, tmp_path):

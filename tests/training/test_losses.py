@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rtune.errors import UsageError
 from rtune.policies import heads
 from rtune.policies.policy import Policy, Scored
 from rtune.training import losses
@@ -213,3 +214,10 @@ def test_gradients_of_whole_answers_are_the_exact_ones(name):
   error = gradients.std(axis=0) / DRAWS**0.5
   assert np.linalg.norm(gradient) > 15 * np.linalg.norm(error), "too noisy to tell"
   np.testing.assert_array_less(np.abs(gradients.mean(axis=0) - gradient), 4 * error + 1e-7)
+
+
+def test_weights_that_do_not_fit_the_answers_are_refused():
+  ones = jnp.ones((1, 2, 2))
+  scored = Scored(-ones, ones, None)
+  with pytest.raises(UsageError, match="3 weights for 2 decisions"):
+    losses.reinforce(scored, jnp.ones((1, 2)), (1.0, 1.0, 1.0))
