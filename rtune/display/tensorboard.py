@@ -50,5 +50,6 @@ class Events:
     self._writer.flush()
 
   def _give_up(self, error: Exception) -> None:
+    self.close()
     self._writer = None
     console.warn_once("tensorboard", f"no TensorBoard events from here on ({error!r})")

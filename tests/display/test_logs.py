@@ -177,10 +177,12 @@ class TestMetricLog:
     def die(*_):
       raise KeyboardInterrupt
 
-    monkeypatch.setattr(os, "replace", die)
-    with pytest.raises(KeyboardInterrupt):
-      log.write(1, {"b": 1.0})
+    with monkeypatch.context() as disk:
+      disk.setattr(os, "replace", die)
+      with pytest.raises(KeyboardInterrupt):
+        log.write(1, {"b": 1.0})
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    log.close()
 
   def test_steps_do_not_go_back(self, tmp_path):
     with open_log(tmp_path) as log:

@@ -106,7 +106,7 @@ def test_several_rewards_are_added_by_weight(rewards):
   names = {"first": 2.0, "last": -0.5, "hosted": 1.0}
   fns = tuple(configs.Weighted(f"{rewards}:{name}", {}, weight) for name, weight in names.items())
   scores = scores_of(configs.Reward(fns=fns))
-  _, actions = batch_and_actions()
+  actions = np.asarray(batch_and_actions()[1])
   expected = 2.0 * actions[..., 0] - 0.5 * actions[..., 2] + actions[..., 1]
   np.testing.assert_allclose(scores.reward, expected)
   np.testing.assert_allclose(scores.parts["first"], actions[..., 0])
@@ -117,11 +117,11 @@ def test_several_rewards_are_added_by_weight(rewards):
 
 def test_a_weight_of_one_reward(rewards):
   scores = scores_of(configs.Reward(fns=(configs.Weighted(f"{rewards}:last", {}, 3.0),)))
-  np.testing.assert_allclose(scores.reward, 3.0 * batch_and_actions()[1][..., 2])
+  np.testing.assert_allclose(scores.reward, 3.0 * np.asarray(batch_and_actions()[1])[..., 2])
 
 
 def test_credit(rewards):
-  batch, actions = batch_and_actions()
+  batch, actions = (jax.tree.map(np.asarray, x) for x in batch_and_actions())
   scores = scores_of(configs.Reward(fn=f"{rewards}:credited"))
   np.testing.assert_allclose(scores.credit, (actions == batch["word"][:, None]) * 1.0)
   both = (configs.Weighted(f"{rewards}:credited"), configs.Weighted(f"{rewards}:last", {}, 0.1))
