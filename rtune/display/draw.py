@@ -128,7 +128,7 @@ def side_by_side(
   brush = ImageDraw.Draw(canvas)
   x = gap
   for image, caption in zip(images, captions, strict=True):
-    text = _shortened(caption, font, image.shape[1])
+    text = shortened(caption, font, image.shape[1])
     brush.text((x, top / 2), text, fill=_BLACK, font=font, anchor="lm")
     canvas.paste(Image.fromarray(image), (x, top))
     x += image.shape[1] + gap
@@ -148,7 +148,7 @@ def _broken(line: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     if rows and font.getlength(longer) <= width:
       rows[-1] = longer
     else:
-      rows.append(_shortened(word, font, width))
+      rows.append(shortened(word, font, width))
   return rows
 
 
@@ -203,7 +203,8 @@ def contrast(color: Color) -> Color:
   return _BLACK if luminance > 0.18 else _WHITE
 
 
-def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+  """The text in one line of at most `width` pixels, with an ellipsis where it is cut."""
   text = " ".join(text.split())
   if font.getlength(text) <= width:
     return text

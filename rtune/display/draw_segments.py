@@ -49,14 +49,24 @@ def draw_segments(
       f"{len(labels_K)} labels: they must agree"
     )
   scale = scale or readable_scale(*image.shape[:2])
+  canvas = Image.fromarray(paint(image, segments_HW, labels_K, scale))
+  segments_HW = segments_HW.repeat(scale, 0).repeat(scale, 1)
+  _name(canvas, segments_HW, labels_K, classes)
+  return np.array(canvas)
+
+
+def paint(
+  image: UInt8[np.ndarray, "h w 3"],
+  segments_HW: Integer[np.ndarray, "h w"],
+  labels_K: Int[np.ndarray, " k"],
+  scale: int,
+) -> UInt8[np.ndarray, "h2 w2 3"]:
+  """The image, enlarged, with segments in the colors of their classes and lines between them."""
   image, segments_HW = (x.repeat(scale, 0).repeat(scale, 1) for x in (image, segments_HW))
   palette = np.array([(0, 0, 0), *(class_color(int(label)) for label in labels_K)], np.float32)
   picture = image + _COLOR * (palette[segments_HW] - image)
-  line = max(1, round(max(segments_HW.shape) / 400))
-  picture[_borders(segments_HW, line)] = 255
-  canvas = Image.fromarray(np.rint(picture).astype(np.uint8))
-  _name(canvas, segments_HW, labels_K, classes)
-  return np.array(canvas)
+  picture[_borders(segments_HW, max(1, round(max(segments_HW.shape) / 400)))] = 255
+  return np.rint(picture).astype(np.uint8)
 
 
 def _borders(segments_HW: Integer[np.ndarray, "h w"], width: int) -> Bool[np.ndarray, "h w"]:

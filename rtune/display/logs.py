@@ -78,7 +78,7 @@ def read_metrics(workdir: str | os.PathLike, *, times: bool = True) -> list[Row]
   if not path.exists():
     return []
   with open(path, "rb") as file:
-    rows = [row for row in map(_parse, file) if row is not None]
+    rows = [row for row in map(parse_line, file) if row is not None]
   if times:
     return rows
   return [{name: v for name, v in row.items() if not name.startswith(TIME)} for row in rows]
@@ -216,7 +216,7 @@ class _Lines:
     self._file.close()
 
 
-def _parse(line: bytes) -> Row | None:
+def parse_line(line: bytes) -> Row | None:
   """One line of the log; None where it is torn or not a line of ours."""
   if not line.endswith(b"\n"):
     return None
@@ -234,7 +234,7 @@ def _drop_after(path: pathlib.Path, step: int) -> None:
   if not path.exists():
     return
   lines = path.read_bytes().splitlines(keepends=True)
-  rows = [_parse(line) for line in lines]
+  rows = [parse_line(line) for line in lines]
   kept = [line for line, row in zip(lines, rows, strict=True) if row and row["step"] <= step]
   if None in rows[:-1]:
     console.warn(f"{path}: dropped {rows[:-1].count(None)} unreadable lines")

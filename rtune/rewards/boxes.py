@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float64, Int, Integer
 
-from rtune.data.source import ClassCounts, Source
 from rtune.errors import UsageError
 from rtune.predictions.boxes import Boxes
 
@@ -116,21 +115,6 @@ def balanced_weights(
     )
   weights_C = 1 / smoothed_C
   return weights_C * len(weights_C) / weights_C.sum()
-
-
-def count_classes(source: Source) -> Int[np.ndarray, "c"]:
-  """Number of boxes of each class in a detection source, crowd regions not counted.
-
-  Asks `source.class_counts()` where the source offers it; otherwise every example is read, images
-  included, and `source.classes` says how many classes there are.
-  """
-  if isinstance(source, ClassCounts):
-    return np.asarray(source.class_counts(), np.int64)
-  counts_C = np.zeros(len(source.classes), np.int64)
-  for index in range(len(source)):
-    example = source[index]
-    counts_C += np.bincount(example["labels"][~example["crowd"]], minlength=len(counts_C))
-  return counts_C
 
 
 def pairwise_iou(

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rtune.data.scenes import shapes
 from rtune.data.sources.coco_counts import COCO_COUNTS
 from rtune.errors import UsageError
 from rtune.predictions.boxes import Boxes
@@ -270,40 +269,3 @@ def test_class_weights_of_classes_never_seen():
   np.testing.assert_array_equal(reward.balanced_weights([0, 0, 0], smoothing=0.0), [1, 1, 1])
   with pytest.raises(UsageError, match="class 1 has no boxes"):
     reward.balanced_weights([5, 0], smoothing=0.0)
-
-
-def test_count_classes_reads_every_example_but_no_crowds():
-  class Listed:
-    classes = ("a", "b", "c")
-    examples = (([2, 0, 2], [False, False, True]), ([], []), ([2], [False]))
-
-    def __len__(self):
-      return len(self.examples)
-
-    def __getitem__(self, index):
-      labels, crowd = self.examples[index]
-      return {"labels": np.array(labels, np.int32), "crowd": np.array(crowd, bool)}
-
-  assert reward.count_classes(Listed()).tolist() == [1, 0, 2]
-
-
-def test_count_classes_asks_the_source_first():
-  class Counted:
-    classes = ("a", "b")
-
-    def __len__(self):
-      return 1
-
-    def __getitem__(self, index):
-      raise AssertionError("images must not be read")
-
-    def class_counts(self):
-      return [3, 4]
-
-  assert reward.count_classes(Counted()).tolist() == [3, 4]
-
-
-def test_count_classes_of_the_embedded_data():
-  source = shapes.Shapes("train", 20)
-  boxes_in_all = sum(len(source[index]["labels"]) for index in range(20))
-  assert reward.count_classes(source).sum() == boxes_in_all > 20
