@@ -1,11 +1,13 @@
-"""Images, boxes, maps onto the model's square canvas: resize with padding, flip, jitter, crop.
+"""Images, boxes, maps onto the model's canvas: resize with padding, flip, jitter, crop.
 
 Edges are continuous: pixel k covers [k, k + 1], so a box around a whole H x W image is
-(0, 0, H, W). Content always starts at the canvas's upper left corner; the rest is gray.
+(0, 0, H, W). Content always starts at the canvas's upper left corner; the rest is gray. A canvas is
+square, `size` its side; views of images and maps also fit (height, width).
 
 Dimension key:
   H, W: size of the given image
-  S: size of the canvas
+  S: side of a square canvas
+  Y, X: height and width of a canvas
   N: boxes, (y0, x0, y1, x1)
 """
 
@@ -16,6 +18,8 @@ from jaxtyping import Bool, Float, Float32, Integer, UInt8
 from PIL import Image
 
 GRAY = 128
+
+Size = int | tuple[int, int]  # of a canvas: the side of a square, or height and width
 
 
 class View(NamedTuple):
@@ -34,16 +38,16 @@ class View(NamedTuple):
   mirrored: bool
 
 
-def whole_view(height: int, width: int, size: int, *, stretch: bool = False) -> View:
+def whole_view(height: int, width: int, size: Size, *, stretch: bool = False) -> View:
   """All of an image of this size; `stretch` fills the canvas, whatever becomes of the aspect."""
-  scaled = (size, size) if stretch else _scaled(height, width, float(size))
+  scaled = _scaled(height, width, _canvas(size), 1.0, stretch)
   return View(scaled, (0, 0), scaled, False)
 
 
 def random_view(
   height: int,
   width: int,
-  size: int,
+  size: Size,
   rng: np.random.Generator,
   *,
   flip: float = 0.5,
@@ -51,50 +55,57 @@ def random_view(
   scale_max: float = 1.0,
   stretch: bool = False,
 ) -> View:
-  """A view for training as `train_view` draws it, with as many draws from `rng`."""
+  """A view for training as `train_view` draws it, with as many draws from `rng`.
+
+  A scale of 1 is the largest at which all of the image is on the canvas.
+  """
   mirrored = bool(rng.random() < flip)
-  longer = rng.uniform(scale_min, scale_max) * size
+  scale = rng.uniform(scale_min, scale_max)
   place = rng.random(2)
-  side = max(1, round(longer))
-  new_y, new_x = (side, side) if stretch else _scaled(height, width, longer)
-  shown = min(new_y, size), min(new_x, size)
+  canvas = _canvas(size)
+  new_y, new_x = _scaled(height, width, canvas, scale, stretch)
+  shown = min(new_y, canvas[0]), min(new_x, canvas[1])
   corner = int(place[0] * (new_y - shown[0] + 1)), int(place[1] * (new_x - shown[1] + 1))
   return View((new_y, new_x), corner, shown, mirrored)
 
 
-def see(image: UInt8[np.ndarray, "h w 3"], view: View, size: int) -> UInt8[np.ndarray, "s s 3"]:
+def see(image: UInt8[np.ndarray, "h w 3"], view: View, size: Size) -> UInt8[np.ndarray, "y x 3"]:
   """The canvas with this view of an image, bilinear; the image itself where nothing is done."""
   canvas = image
-  if not image.shape[:2] == view.scaled == (size, size):
+  if not image.shape[:2] == view.scaled == _canvas(size):
     # Only the part that stays is resized, from its place in the original.
-    canvas = _paste(_resize(image, view.shown, _source(image.shape[:2], view)), size)
+    shown = _resize(image, view.shown, _source(image.shape[:2], view))
+    canvas = np.full((*_canvas(size), 3), GRAY, np.uint8)
+    canvas[: view.shown[0], : view.shown[1]] = shown
   return _mirrored(canvas, view.shown[1]) if view.mirrored else canvas
 
 
 def see_map(
-  map_HW: Integer[np.ndarray, "h w"], view: View, size: int
-) -> Integer[np.ndarray, "s s"]:
-  """As `see`, of a map of labels: the nearest pixel's, and 0 where the image is not."""
+  map_HW: Integer[np.ndarray, "h w"], view: View, size: Size, *, fill: int = 0
+) -> Integer[np.ndarray, "y x"]:
+  """As `see`, of a map of labels: the nearest pixel's, and `fill` where the image is not."""
   y0, x0, y1, x1 = _source(map_HW.shape, view)
   rows, columns = _nearest(y0, y1, view.shown[0]), _nearest(x0, x1, view.shown[1])
-  canvas = np.zeros((size, size), map_HW.dtype)
+  canvas = np.full(_canvas(size), fill, map_HW.dtype)
   canvas[: view.shown[0], : view.shown[1]] = map_HW[rows[:, None], columns]
   return _mirrored(canvas, view.shown[1]) if view.mirrored else canvas
 
 
 def map_to_original(
-  map_SS: Integer[np.ndarray, "s s"], content_4: Float[np.ndarray, "4"]
+  map_YX: Integer[np.ndarray, "y x"], content_4: Float[np.ndarray, "4"]
 ) -> Integer[np.ndarray, "h w"]:
   """A map of labels on the canvas -> pixels of the original image, each the nearest one's."""
-  shown = np.rint(content_4[:2].astype(np.float64) * map_SS.shape[0])
+  shown = np.rint(content_4[:2].astype(np.float64) * map_YX.shape)
   height, width = int(content_4[2]), int(content_4[3])
   rows, columns = _nearest(0.0, float(shown[0]), height), _nearest(0.0, float(shown[1]), width)
-  return map_SS[rows[:, None], columns]
+  return map_YX[rows[:, None], columns]
 
 
-def content(height: int, width: int, view: View, size: int) -> Float32[np.ndarray, "4"]:
+def content(height: int, width: int, view: View, size: Size) -> Float32[np.ndarray, "4"]:
   """What leads back from the canvas of a whole view: see `fit`."""
-  return np.array([view.shown[0] / size, view.shown[1] / size, height, width], np.float32)
+  canvas = _canvas(size)
+  shares = view.shown[0] / canvas[0], view.shown[1] / canvas[1]
+  return np.array([*shares, height, width], np.float32)
 
 
 def fit(
@@ -191,8 +202,18 @@ def _nearest(start: float, end: float, count: int) -> Integer[np.ndarray, "n"]:
   return (start + (np.arange(count) + 0.5) * ((end - start) / count)).astype(np.int64)
 
 
-def _scaled(height: int, width: int, longer: float) -> tuple[int, int]:
-  factor = longer / max(height, width)
+def _canvas(size: Size) -> tuple[int, int]:
+  return (size, size) if isinstance(size, int) else size
+
+
+def _scaled(
+  height: int, width: int, canvas: tuple[int, int], scale: float, stretch: bool
+) -> tuple[int, int]:
+  """A whole image `scale` times as large as it would fit the canvas, or be stretched to it."""
+  longest = scale * canvas[0], scale * canvas[1]
+  if stretch:
+    return max(1, round(longest[0])), max(1, round(longest[1]))
+  factor = min(longest[0] / height, longest[1] / width)
   return max(1, round(height * factor)), max(1, round(width * factor))
 
 
@@ -206,12 +227,6 @@ def _resize(
     (new[1], new[0]), Image.Resampling.BILINEAR, box=(x0, y0, x1, y1)
   )
   return np.asarray(picture)
-
-
-def _paste(content: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "s s 3"]:
-  canvas = np.full((size, size, 3), GRAY, np.uint8)
-  canvas[: content.shape[0], : content.shape[1]] = content
-  return canvas
 
 
 def _mirrored(canvas: np.ndarray, width: int) -> np.ndarray:

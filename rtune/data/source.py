@@ -76,6 +76,14 @@ class SegmentSource(Source, Categories, Protocol):
 
 
 @runtime_checkable
+class LabelSource(Source, Categories, Protocol):
+  """Images with a class for each pixel. Beside what every example has, there is
+
+  label_map: int16 [H, W], counted from 0; IGNORE of `rtune.predictions.labels` where nobody says.
+  """
+
+
+@runtime_checkable
 class CaptionSource(Source, Protocol):
   """Images with captions. Beside what every example has, there are
 
@@ -111,6 +119,15 @@ class SegmentCounts(Protocol):
 
   def segment_counts(self) -> Int[np.ndarray, "I"]:
     """Segments of each image."""
+    ...
+
+
+@runtime_checkable
+class PixelCounts(Protocol):
+  """Knows how many pixels each class has without reading images."""
+
+  def pixel_counts(self) -> Int[np.ndarray, "C"]:
+    """Pixels of each class, those that nobody has labeled not counted."""
     ...
 
 

@@ -244,3 +244,68 @@ def test_views_of_images_are_those_with_boxes():
   canvas, _, content = augment.fit(image, none, 32)
   np.testing.assert_array_equal(augment.see(image, view, 32), canvas)
   np.testing.assert_array_equal(augment.content(40, 70, view, 32), content)
+
+
+@pytest.mark.parametrize("stretch", [False, True])
+def test_a_square_may_be_said_in_two_ways(stretch):
+  image = np.random.default_rng(0).integers(0, 256, (40, 70, 3), np.uint8)
+  labels = np.random.default_rng(1).integers(0, 5, (40, 70))
+  options = {"scale_min": 0.5, "scale_max": 2.0, "stretch": stretch}
+  for seed in range(20):
+    one = augment.random_view(40, 70, 32, np.random.default_rng(seed), **options)
+    other = augment.random_view(40, 70, (32, 32), np.random.default_rng(seed), **options)
+    assert one == other
+    for function, argument in ((augment.see, image), (augment.see_map, labels)):
+      np.testing.assert_array_equal(
+        function(argument, one, 32), function(argument, other, (32, 32))
+      )
+  view = augment.whole_view(40, 70, 32, stretch=stretch)
+  assert view == augment.whole_view(40, 70, (32, 32), stretch=stretch)
+  np.testing.assert_array_equal(
+    augment.content(40, 70, view, 32), augment.content(40, 70, view, (32, 32))
+  )
+
+
+@pytest.mark.parametrize("canvas", [(24, 48), (48, 24), (32, 33)])
+def test_label_maps_stay_beside_their_images_on_any_canvas(canvas):
+  """Signed maps, ignored where the image is not."""
+  for seed in range(60):
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(20, 90, 2).tolist()
+    labels = rng.integers(-1, 3, (3, 4)).repeat(-(-height // 3), 0).repeat(-(-width // 4), 1)
+    labels = labels[:height, :width].astype(np.int16)
+    image = np.repeat((labels[..., None] + 2).astype(np.uint8) * np.uint8(60), 3, axis=2)
+    options = {"scale_min": 0.8, "scale_max": 3.0, "stretch": bool(seed % 2)}
+    view = augment.random_view(height, width, canvas, rng, **options)
+    seen, found = augment.see(image, view, canvas), augment.see_map(labels, view, canvas, fill=-1)
+    assert seen.shape == (*canvas, 3) and found.shape == canvas and found.dtype == np.int16
+    padded = np.ones(canvas, bool)
+    padded[: view.shown[0], : view.shown[1]] = False
+    assert (seen[padded] == augment.GRAY).all() and (found[padded] == -1).all()
+    off = np.abs(seen[..., 0].astype(int) - (found + 2) * 60)[~padded]
+    assert np.mean(off > 60) < 0.06
+
+
+def test_the_whole_image_fills_a_canvas_of_its_aspect():
+  for height, width, canvas in ((1024, 2048, (512, 1024)), (288, 384, (96, 128)), (5, 9, (5, 9))):
+    view = augment.whole_view(height, width, canvas)
+    assert view == augment.View(canvas, (0, 0), canvas, False)
+  tall = augment.whole_view(100, 50, (20, 40))
+  assert tall.shown == (20, 10)
+  wide = augment.random_view(
+    100, 50, (20, 40), np.random.default_rng(0), scale_min=3.0, scale_max=3.0
+  )
+  assert wide.scaled == (60, 30) and wide.shown == (20, 30)
+
+
+@pytest.mark.parametrize("stretch", [False, True])
+def test_a_map_leads_back_from_any_canvas(stretch):
+  for height, width in ((30, 48), (97, 61), (480, 640), (5, 200)):
+    labels = np.arange(height * width).reshape(height, width)
+    view = augment.whole_view(height, width, (24, 56), stretch=stretch)
+    content = augment.content(height, width, view, (24, 56))
+    back = augment.map_to_original(augment.see_map(labels, view, (24, 56)), content)
+    rows, columns = np.divmod(back, width)
+    y, x = np.mgrid[:height, :width]
+    assert np.abs(rows - y).max() <= height / view.shown[0]
+    assert np.abs(columns - x).max() <= width / view.shown[1]

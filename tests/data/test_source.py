@@ -8,20 +8,25 @@ from rtune.data import source as sources
 from rtune.data.cached import Cached
 from rtune.data.scenes.captioned import CaptionedShapes
 from rtune.data.scenes.colored import ColoredShapes
+from rtune.data.scenes.labeled import LabeledShapes
 from rtune.data.scenes.panoptic import PanopticShapes
 from rtune.data.scenes.shapes import Shapes
 from rtune.data.sources.coco import CocoDetection
 from rtune.data.sources.coco_captions import CocoCaptions
+from rtune.data.sources.coco_labels import CocoLabels, PanopticLabels
 from rtune.data.sources.coco_panoptic import CocoPanoptic
+from rtune.data.sources.label_folder import LabelFolder
 from rtune.data.sources.photographs import Photographs
 from rtune.data.sources.tfds import TfdsDetection
+from rtune.data.sources.tfds_labels import TfdsLabels
 
 KINDS = {
   name: kind
   for name, kind in vars(sources).items()
   if isinstance(kind, type) and kind.__module__ == sources.__name__
 }
-LABELED = {"Source", "Categories", "DetectionSource"}
+# isinstance sees members alone: what boxes and label maps have beside is in their examples.
+LABELED = {"Source", "Categories", "DetectionSource", "LabelSource"}
 
 
 def opened(kind, **attributes):
@@ -36,6 +41,7 @@ CLASSES = {"classes": ("ant",), "category_ids": (3,)}
 OFFERS = (
   (Shapes("val", 3), LABELED | {"ClassCounts"}),
   (PanopticShapes("val", 3), LABELED | {"SegmentSource"}),
+  (LabeledShapes("val", 3), LABELED | {"PixelCounts"}),
   (CaptionedShapes("val", 3), {"Source", "CaptionSource"}),
   (ColoredShapes("val", 3), {"Source"}),
   (opened(CocoDetection, **FILES, **CLASSES), LABELED | {"ClassCounts", "BoxCounts", "Warns"}),
@@ -43,6 +49,11 @@ OFFERS = (
     opened(CocoPanoptic, **FILES, **CLASSES, things=(True,)),
     LABELED | {"SegmentSource", "SegmentCounts", "Warns"},
   ),
+  *(
+    (opened(kind, **FILES, **CLASSES), LABELED | {"PixelCounts", "Warns"})
+    for kind in (LabelFolder, CocoLabels, PanopticLabels)
+  ),
+  (opened(TfdsLabels, **CLASSES), LABELED | {"PixelCounts"}),
   (opened(CocoCaptions, **FILES), {"Source", "CaptionSource", "Warns"}),
   (opened(Photographs, **FILES), {"Source", "Warns"}),
   (opened(TfdsDetection, **CLASSES), LABELED),
@@ -63,4 +74,6 @@ def test_what_is_offered_is_an_attribute():
   cached = Cached(source, 1)
   for name in ("classes", "category_ids", "things"):
     assert inspect.getattr_static(cached, name) == getattr(source, name)
+  labeled = LabeledShapes("val", 3)
+  assert Cached(labeled, 1).pixel_counts().tolist() == labeled.pixel_counts().tolist()
   assert isinstance(source, sources.SegmentSource) and not isinstance(object(), sources.Source)

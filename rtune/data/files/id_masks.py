@@ -5,11 +5,11 @@ Dimension key:
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt, UInt8, UInt32
+from jaxtyping import Integer, UInt, UInt8, UInt32
 from PIL import Image
 
 from rtune.data.files.images import MAX_PIXELS, read_image
@@ -65,16 +65,23 @@ def ids_of(pixels_HW3: UInt8[np.ndarray, "h w 3"]) -> UInt32[np.ndarray, "h w"]:
 
 def look_up(ids_HW: UInt32[np.ndarray, "h w"], ids: Sequence[int]) -> Mask:
   """The place of each pixel's id in a list of different ids, which does not hold 0."""
-  flat = ids_HW.ravel()
-  # Neighbors are mostly alike: runs of equal ids are looked up, not pixels.
+  numbers = {number: row + 1 for row, number in enumerate(ids)}
+  segments, found = replace(ids_HW, lambda number: numbers.get(number, 0), _kind(len(ids)))
+  unknown = sorted(found - {0, *ids})
+  return Mask(segments, tuple(unknown), tuple(sorted(set(ids) - found)))
+
+
+def replace(
+  map_HW: Integer[np.ndarray, "h w"], by: Callable[[int], int], kind: type[np.integer]
+) -> tuple[Integer[np.ndarray, "h w"], set[int]]:
+  """A map with each number replaced by another one, as `kind`; and the numbers that it had."""
+  flat = map_HW.ravel()
+  # Neighbors are mostly alike: runs of equal numbers are looked up, not pixels.
   starts = np.append(0, np.flatnonzero(flat[1:] != flat[:-1]) + 1)
   found, place = np.unique(flat[starts], return_inverse=True)
-  numbers = {number: row + 1 for row, number in enumerate(ids)}
-  rows = np.array([numbers.get(number, 0) for number in found.tolist()], _kind(len(ids)))
+  others = np.array([by(number) for number in found.tolist()], kind)
   lengths = np.diff(starts, append=flat.size)
-  segments = np.repeat(rows[place.ravel()], lengths).reshape(ids_HW.shape)
-  unknown = sorted(set(found.tolist()) - {0, *ids})
-  return Mask(segments, tuple(unknown), tuple(sorted(set(ids) - set(found.tolist()))))
+  return np.repeat(others[place.ravel()], lengths).reshape(map_HW.shape), set(found.tolist())
 
 
 def _kind(segments: int) -> type[np.unsignedinteger]:

@@ -7,7 +7,7 @@ import warnings
 from typing import BinaryIO
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Integer, UInt8
 from PIL import ExifTags, Image
 
 from rtune.errors import DataError
@@ -63,6 +63,37 @@ def read_image(
       return _apply_turn(_rgb(image), turn)
   except Exception as error:  # Pillow's readers raise nearly anything on damaged files
     raise DataError(f"{os.fspath(path)!r} {_explain(error)}") from error
+
+
+def read_raw(
+  path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, *, by_color: bool = False
+) -> Integer[np.ndarray, "h w *c"]:
+  """Reads the numbers of one image file as they stand, as masks need them; see `raw_values`.
+
+  Raises:
+    DataError: as `read_image`.
+  """
+  try:
+    with open(path, "rb") as file, _open_header(file, max_pixels) as image:
+      return raw_values(image, by_color)
+  except Exception as error:  # as in read_image
+    raise DataError(f"{os.fspath(path)!r} {_explain(error)}") from error
+
+
+def raw_values(image: Image.Image, by_color: bool = False) -> Integer[np.ndarray, "h w *c"]:
+  """Gray values or indices of a palette [h, w] as the file has them; of others R, G, B [h, w, 3].
+
+  Args:
+    image: opened, not yet decoded.
+    by_color: of a file with a palette, its colors.
+  """
+  if image.mode in ("L", "1", "I", "I;16") or (image.mode == "P" and not by_color):
+    # Pillow stretches gray of 2 and 4 bits to 0..255, as it is for pictures.
+    layout = image.tile[0][3] if image.tile else ""
+    step = {"L;2": 85, "L;4": 17}.get(layout, 1) if isinstance(layout, str) else 1
+    values = np.asarray(image)
+    return values.astype(np.uint8) if values.dtype == bool else values // step
+  return np.array(image.convert("RGB"))
 
 
 def check_image(

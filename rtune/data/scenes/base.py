@@ -5,6 +5,7 @@ So there is nothing to download and nothing to store, and any example can be rea
 
 import dataclasses
 import operator
+from collections.abc import Sequence
 from typing import SupportsIndex
 
 import numpy as np
@@ -62,10 +63,15 @@ class Scenes:
   def _draw(self, index: SupportsIndex) -> tuple[render.Scene, np.random.Generator]:
     """The scene and the generator that it was drawn with."""
     rng = np.random.Generator(self._stream(index))
+    sizes = self.smallest, self.largest
     scene = render.render(
-      rng, self.size, self.min_objects, self.max_objects, self.smallest, self.largest
+      rng, self.size, self.min_objects, self.max_objects, *sizes, self._rarity()
     )
     return scene, rng
+
+  def _rarity(self) -> Sequence[float]:
+    """How often each kind of object is drawn, as `render` has it."""
+    return ()
 
   def _other_rng(self, index: SupportsIndex) -> np.random.Generator:
     """Chance for what is no part of the scene: its stream, moved so far that the two never meet."""

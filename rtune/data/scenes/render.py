@@ -6,6 +6,7 @@ that a core renders well over a thousand scenes a second.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -72,6 +73,7 @@ def render(
   max_objects: int,
   smallest: float,
   largest: float,
+  rarity: Sequence[float] = (),
 ) -> Scene:
   """Draws a scene of `size` by `size` pixels; the same generator state gives the same scene.
 
@@ -82,7 +84,9 @@ def render(
     max_objects: most objects drawn, at most 255.
     smallest: longer side of the smallest object, as a fraction of `size`.
     largest: longer side of the largest object, as a fraction of `size`.
+    rarity: how often each of KINDS is drawn, 1 in all; (): all as often.
   """
+  up_to = np.cumsum(rarity)[:-1]
   canvas_3SS, stuff_SS = _background(rng, size)
   count = int(rng.integers(min_objects, max_objects + 1))
   draws = rng.random((count, 9)).tolist()
@@ -90,7 +94,7 @@ def render(
   ids_SS = np.zeros((size, size), np.uint8)
   kinds, colors, windows, pixels = [], [], [], []
   for index, draw in enumerate(draws):
-    kind = int(draw[0] * len(KINDS))
+    kind = int(np.searchsorted(up_to, draw[0], "right") if rarity else draw[0] * len(KINDS))
     color = kind if draw[1] < TYPICAL_COLOR else int(draw[2] * len(COLORS))
     window = _window(draw[3:7], size, smallest, largest)
     coverage_HW = _coverage(KINDS[kind], window[2] - window[0], window[3] - window[1])

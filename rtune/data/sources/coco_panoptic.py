@@ -99,17 +99,21 @@ class CocoPanoptic:
     """Reads one image and its mask; raises DataError, naming the file, if that fails."""
     if not 0 <= index < len(self):
       raise IndexError(f"image {index} of {len(self)}")
-    path, annotation = self._masks[index], self._annotations[index]
     image = read_image(self._paths[index], self._max_pixels)
+    rest = self.segments(index)
+    size = rest["segments"].shape
+    if size != image.shape[:2]:
+      raise DataError(_differ(self._masks[index], size, self._paths[index], image.shape[:2]))
+    return {"image": image, "image_id": self._image_ids[index], **rest}
+
+  def segments(self, index: int) -> Example:
+    """What an example has beside its image: `segments`, `labels` and `crowd`."""
+    path, annotation = self._masks[index], self._annotations[index]
     mask = id_masks.read_mask(path, annotation.ids, self._max_pixels)
     for kind, wrong in ((_UNKNOWN, mask.unknown), (_ABSENT, mask.absent)):
       if wrong:
         raise DataError(f"{path!r}: {kind}: {_listed(wrong)}. Mend the JSON or the mask.")
-    if mask.segments.shape != image.shape[:2]:
-      raise DataError(_differ(path, mask.segments.shape, self._paths[index], image.shape[:2]))
     return {
-      "image": image,
-      "image_id": self._image_ids[index],
       "segments": mask.segments,
       "labels": np.array(annotation.labels, np.int32),
       "crowd": np.array(annotation.crowd, bool),

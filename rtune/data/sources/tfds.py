@@ -14,6 +14,7 @@ imports TensorFlow (seen with tensorflow-datasets 4.9.10 and COCO).
 import io
 import re
 import types
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -137,12 +138,13 @@ def find_builder(name: str, data_dir: str | None) -> Any:
   return tfds.builder_from_directory(_find(tfds, name, data_dir))
 
 
-def open_split(builder: Any, name: str, split: str) -> Any:
-  """Records to be read at random, their "image" as bytes; DataError if there are none."""
+def open_split(builder: Any, name: str, split: str, images: Sequence[str] = ("image",)) -> Any:
+  """Records to be read at random, these `images` as bytes; DataError if there are none."""
   tfds = _import_tfds()
   try:
     # TFDS would decode with OpenCV or Pillow, whichever is there, and leave CMYK as it is.
-    return builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+    decoders = {image: tfds.decode.SkipDecoding() for image in images}
+    return builder.as_data_source(split=split, decoders=decoders)
   except NotImplementedError as error:
     raise DataError(
       f"{name} is prepared in {builder.data_dir} as {builder.info.file_format.value}, which "
