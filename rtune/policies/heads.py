@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-_RARE = (2.0**-10, 2.0**-20)  # probabilities below these are summed apart, before the others
+RARE = (2.0**-10, 2.0**-20)  # probabilities below these are summed apart, before the others
 
 
 class Normal(NamedTuple):
@@ -65,9 +65,9 @@ def _categorical_sample(key: Array, logits: Float[Array, "*b v"], *shape: int) -
   those below 1e-7 would be rounded away, as Gumbel noise in float32 never lets them win.
   """
   probability = jax.nn.softmax(logits).reshape(*[1] * len(shape), *logits.shape)
-  level = sum((probability < least).astype(jnp.int32) for least in _RARE)
+  level = sum((probability < least).astype(jnp.int32) for least in RARE)
   total, cdfs = jnp.zeros_like(probability[..., :1]), []
-  for group in range(len(_RARE), -1, -1):
+  for group in range(len(RARE), -1, -1):
     cdf = total + jnp.cumsum(jnp.where(level == group, probability, 0.0), axis=-1)
     cdfs.append(cdf)
     total = cdf[..., -1:]
@@ -81,9 +81,9 @@ def _categorical_sample(key: Array, logits: Float[Array, "*b v"], *shape: int) -
 
 
 def _categorical_log_prob(
-  logits: Float[Array, "*b v"], values: Int[Array, "*b"]
-) -> Float[Array, "*b"]:
-  """A gather minus logsumexp, no one-hot over V."""
+  logits: Float[Array, "*#b v"], values: Int[Array, "*#b"]
+) -> Float[Array, "*#b"]:
+  """A gather minus logsumexp, no one-hot over V. Values may share logits, whose dimension is 1."""
   taken = jnp.take_along_axis(logits, values[..., None], axis=-1)[..., 0]
   return taken - jax.nn.logsumexp(logits, axis=-1)
 
