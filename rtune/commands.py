@@ -1,6 +1,8 @@
 """What all commands share: one line for a mistake, an exit code, no stack trace."""
 
 import argparse
+import os
+import pathlib
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -34,6 +36,16 @@ def guarded(command: Callable[[], None]) -> int:
     print("stopped at once; what is saved stays", file=sys.stderr)
     return 130
   return 0
+
+
+def make_folder(path: str | os.PathLike) -> pathlib.Path:
+  """The folder that --out names, made if it is missing; UsageError where it cannot be."""
+  folder = pathlib.Path(path).expanduser()
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UsageError(f"--out {folder} cannot be written: {error.strerror}.") from error
+  return folder
 
 
 def not_negative(text: str) -> int:

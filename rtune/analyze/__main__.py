@@ -9,8 +9,6 @@ reward_against_metric.png  over training; reward_against_metric.csv, correlation
 
 import argparse
 import contextlib
-import csv
-import io
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -58,7 +56,7 @@ def _command(flags: argparse.Namespace) -> None:
   config = run_files.read_config(folder)
   if not (config.reward.fn or config.reward.fns):
     raise UsageError(f"{folder} has no reward (config.reward.fn), so there is nothing to analyze.")
-  out = _make_folder(pathlib.Path(flags.out).expanduser() if flags.out else folder / "analysis")
+  out = commands.make_folder(flags.out or folder / "analysis")
   processes.start()
   run = restore.restore(folder)
   restore.load_params(run)
@@ -67,9 +65,9 @@ def _command(flags: argparse.Namespace) -> None:
   console.stage(f"{flags.samples} answers for each of {images} images; the first ones compile")
   pools = with_rewards(draw_pools(run, source, images, flags.samples, flags.chunk, flags.seed))
   best = best_of_n(pools)
-  _write(out / "reward_distribution.csv", distribution_table(pools))
-  _write(out / "rewards_per_image.csv", per_image_table(pools))
-  _write(out / "best_of_n.csv", best_of_n_table(pools, best))
+  run_files.write_csv(out / "reward_distribution.csv", distribution_table(pools))
+  run_files.write_csv(out / "rewards_per_image.csv", per_image_table(pools))
+  run_files.write_csv(out / "best_of_n.csv", best_of_n_table(pools, best))
   figures.draw_distribution(pools, out / "reward_distribution.png")
   figures.draw_examples(pools, out / "reward_examples.png")
   figures.draw_best_of_n(best, pools, out / "best_of_n.png")
@@ -83,9 +81,9 @@ def _analyze_progression(run: Restored, rows: Table, out: pathlib.Path) -> None:
   metrics = tuple(
     name for name in dict.fromkeys(n for row in rows for n in row) if name not in _OWN
   )
-  _write(out / "reward_against_metric.csv", rows)
+  run_files.write_csv(out / "reward_against_metric.csv", rows)
   found = progression.correlations(rows, metrics)
-  _write(out / "correlation.csv", found)
+  run_files.write_csv(out / "correlation.csv", found)
   if found:
     figures.draw_progression(rows, found, metrics, out / "reward_against_metric.png")
     columns = list(found[0])
@@ -108,23 +106,6 @@ def _summary(pools: Sequence[Pool], best: Mapping[str, BestOfN]) -> str:
   ]
   columns = ("phase", "expected", "top 1 %", "greedy", f"best of {last}", f"likeliest of {last}")
   return console.table(rows, columns)
-
-
-def _make_folder(path: pathlib.Path) -> pathlib.Path:
-  try:
-    path.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise UsageError(f"--out {path} cannot be written: {error.strerror}.") from error
-  return path
-
-
-def _write(path: pathlib.Path, rows: Table) -> None:
-  """A table as CSV; without rows it is only a line break."""
-  text = io.StringIO()
-  writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
-  writer.writeheader()
-  writer.writerows(rows)
-  run_files.write_whole(path, text.getvalue())
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from rtune.data.source import Source
 from rtune.devices import sharding
 from rtune.display.progress import Progress
 from rtune.training import restore
+from rtune.training.follow import best_prediction, running_of
 from rtune.training.phases import phase_of
 from rtune.training.restore import Restored
 from rtune.training.scoring import make_scoring
@@ -70,7 +71,8 @@ def draw_pools(
   """
   num_images, chunk = min(num_images, len(source)), min(chunk, num_samples)
   phases = [name for name in restore.finished(run) if phase_of(name).learns.answers]
-  sampler, starts = _make_sampler(run, chunk), range(0, num_samples, chunk)
+  running = _statistic(run, phases[0], source, num_images)
+  sampler, starts = _make_sampler(run, chunk, running), range(0, num_samples, chunk)
   pools, drawn = [], 0
   with Progress(len(phases) * num_images * num_samples, "draw", "sample") as progress:
     for phase in phases:
@@ -99,7 +101,28 @@ def _draw_chunk(
   return sampler.reward(actions, inputs), sharding.local_rows(log_prob)
 
 
-def _make_sampler(run: Restored, chunk: int) -> _Sampler:
+def _statistic(run: Restored, phase: str, source: Source, num_images: int) -> Any:
+  """What the reward reads of predictions, from those of these images; the same for all phases.
+
+  Training's own is that of its last steps, another in each phase: rewards could not be compared.
+  """
+  running = running_of(run.config.reward, run.task)
+  if running is None:
+    return None
+
+  @jax.jit
+  def follow(state, params, batch):
+    found = best_prediction(run.task, run.policy, params, run.task.inputs(batch), run.frozen, batch)
+    return running.update(state, found, run.task.truth(batch))
+
+  _, params = restore.load_params(run, phase)
+  state = running.init()
+  for _, inputs in _batches(run, source, num_images):
+    state = follow(state, params, inputs)
+  return state
+
+
+def _make_sampler(run: Restored, chunk: int, running: Any) -> _Sampler:
   policy, task = run.policy, run.task
   scoring = make_scoring(run.config.reward, task, run.mesh)
   decoding = functools.partial(jax.jit, compiler_options=policy.compiler_options)
@@ -114,7 +137,7 @@ def _make_sampler(run: Restored, chunk: int) -> _Sampler:
     return jax.tree.map(lambda x: x[:, None], policy.best(params, task.inputs(batch)))
 
   def reward(actions, inputs):
-    scores = scoring.score(run.frozen, actions, inputs)
+    scores = scoring.score(run.frozen, actions, inputs, running)
     reward, valid = sharding.local_rows(scores.reward), sharding.local_rows(scores.valid)
     return np.where(valid, reward, np.nan)
 

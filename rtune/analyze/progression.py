@@ -27,6 +27,9 @@ ENOUGH = 3  # two points always lie on a line
 
 def evaluations(run: Restored, source: Source) -> list[Row]:
   """The evaluations that the run logged; if these are too few, kept checkpoints are evaluated."""
+  if run.config.reward.running.fn:
+    console.say("reward against metric: left out, for this reward has no value outside of training")
+    return []
   rows = {row["step"]: row for row in _logged(run)}
   if len(rows) >= ENOUGH:
     return list(rows.values())

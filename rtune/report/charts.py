@@ -9,7 +9,8 @@ _WIDTH, _HEIGHT = 440, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 8, 10, 30  # margins around the plot
 _BANDS = 60  # places where hovering shows values
 _MAX_POINTS = 120  # of a line; more are averaged
-NUM_STYLES = 6  # colors that the page knows: .s0 to .s5
+NUM_STYLES = 8  # colors that the page knows: .s0 to .s7
+_NUM_DASHES = 3
 
 
 Number = int | float
@@ -23,6 +24,8 @@ class Line(NamedTuple):
     style: number of its color, below NUM_STYLES.
     beside: whose line it is where it stands beside another of the same color: then it is dashed.
     dots: draw the points too, where there are few.
+    thin: one of many behind a line of the same name, without values on hover.
+    shade: lower and upper edge of a shaded band around it.
   """
 
   name: str
@@ -30,6 +33,8 @@ class Line(NamedTuple):
   style: int = 0
   beside: str = ""
   dots: bool = False
+  thin: bool = False
+  shade: tuple[Sequence[Point], Sequence[Point]] = ((), ())
 
 
 class _Frame(NamedTuple):
@@ -65,17 +70,18 @@ def chart(
     log: logarithmic values; those that are not positive are left out.
     marks: (x, text) of vertical lines, such as the beginning of a phase.
   """
-  lines = [line._replace(points=_clean(line.points, log)) for line in lines]
+  lines = [_clean_line(line, log) for line in lines]
   lines = [line for line in lines if line.points]
   if not lines:
     return ""
   frame = _frame(lines, log)
   body = [_grid(frame, x_label), *(_mark(frame, x, text) for x, text in marks)]
   others = list(dict.fromkeys(line.beside for line in lines if line.beside))
+  body += [_shade(frame, line) for line in lines]
   body += [_curve(frame, line, _dash(line, others)) for line in lines]
-  body += _hover(frame, lines)
+  body += _hover(frame, [line for line in lines if not line.thin])
   names = {line.name: f"s{line.style}" for line in lines}
-  names |= {other: f"soft dash{place % 2}" for place, other in enumerate(others)}
+  names |= {other: f"soft dash{place % _NUM_DASHES}" for place, other in enumerate(others)}
   keys = "".join(
     f'<span class="key"><i class="{style}"></i>{html.escape(name)}</span>'
     for name, style in names.items()
@@ -110,6 +116,11 @@ def _log_ticks(low: Number, high: Number) -> list[float]:
   return ticks(10**low, 10**high, 4)
 
 
+def _clean_line(line: Line, log: bool) -> Line:
+  low, high = (_clean(edge, log) for edge in line.shade)
+  return line._replace(points=_clean(line.points, log), shade=(low, high))
+
+
 def _clean(points: Sequence[Point], log: bool) -> list[Point]:
   """Finite points, neighbors averaged where there are very many."""
   good = [(x, y) for x, y in points if math.isfinite(y) and (y > 0 or not log)]
@@ -123,8 +134,9 @@ def _mean(values: Sequence[Number]) -> float:
 
 
 def _frame(lines: Sequence[Line], log: bool) -> _Frame:
-  xs = [x for line in lines for x, _ in line.points]
-  ys = [math.log10(y) if log else y for line in lines for _, y in line.points]
+  points = [p for line in lines for part in (line.points, *line.shade) for p in part]
+  xs = [x for x, _ in points]
+  ys = [math.log10(y) if log else y for _, y in points]
   x_low, x_high = min(xs), max(xs)
   low, high = min(ys), max(ys)
   # What is nearly zero-based is shown from zero, so that heights can be compared.
@@ -165,15 +177,25 @@ def _mark(frame: _Frame, x: Number, text: str) -> str:
 
 
 def _dash(line: Line, others: Sequence[str]) -> str:
-  return f" dash{others.index(line.beside) % 2}" if line.beside else ""
+  return f" dash{others.index(line.beside) % _NUM_DASHES}" if line.beside else ""
+
+
+def _shade(frame: _Frame, line: Line) -> str:
+  """The band as an area: along its lower edge and back along the upper one."""
+  low, high = line.shade
+  if not low:
+    return ""
+  edge = "L".join(f"{frame.x(x):.1f} {frame.y(y):.1f}" for x, y in (*low, *reversed(high)))
+  return f'<path class="shade s{line.style}" d="M{edge}Z"/>'
 
 
 def _curve(frame: _Frame, line: Line, dash: str) -> str:
   places = [(frame.x(x), frame.y(y)) for x, y in line.points]
   path = "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
   style = f"s{line.style}"
-  curve = f'<path class="line {style}{dash}" d="M{path}"/>'
-  if line.dots or len(places) == 1:
+  thin = " thin" if line.thin else ""
+  curve = f'<path class="line {style}{dash}{thin}" d="M{path}"/>'
+  if (line.dots and not line.thin) or len(places) == 1:
     curve += "".join(
       f'<circle class="{style}" cx="{x:.1f}" cy="{y:.1f}" r="2.6"/>' for x, y in places
     )

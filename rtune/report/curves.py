@@ -10,7 +10,7 @@ from rtune.report.charts import NUM_STYLES, Line, Point, chart
 from rtune.training.phases import phase_of, planned, stand_in
 
 _SPREAD = ("mean", "std", "min", "max", "alike", "invalid")  # the rest of reward/* are its parts
-_SECONDS = "seconds/"
+SECONDS = "seconds/"  # of a step, by part: the report computes them from the log
 
 
 class Branch(NamedTuple):
@@ -33,7 +33,12 @@ class Branch(NamedTuple):
 
 def read_branches(workdir: pathlib.Path, config: configs.Config) -> list[Branch]:
   """The phases of a run that have been logged, in order."""
-  rows, found = read_metrics(workdir), []
+  return branches_of(read_metrics(workdir), config)
+
+
+def branches_of(rows: Sequence[Row], config: configs.Config) -> list[Branch]:
+  """The phases that lines of a log are of, in order."""
+  found = []
   imitated = 0 if stand_in(config, "mle") or "mle" not in config.phases else config.mle.steps
   for name, first, last in planned(config):
     start = imitated if phase_of(name).branches else 0
@@ -43,6 +48,12 @@ def read_branches(workdir: pathlib.Path, config: configs.Config) -> list[Branch]
       label = "control" if name == "control" else ""
       found.append(Branch(name, label, start, list(_with_seconds(mine, start))))
   return found
+
+
+def move(branch: Branch, start: int) -> Branch:
+  """The branch with another beginning."""
+  rows = [row | {"step": row["step"] - branch.start + start} for row in branch.rows]
+  return branch._replace(start=start, rows=rows)
 
 
 def seconds_by_part(branch: Branch) -> dict[str, float]:
@@ -73,7 +84,7 @@ def draw_curves(branches: Sequence[Branch], headline: Sequence[str]) -> list[str
   others = [branch for branch in branches if branch.name != "reward"]
   terms = [n for n in ("reinforce", "supervised", "kl_term", "entropy_bonus") if n in names]
   terms = ["loss", *terms] if len(terms) > 1 else ["loss"]
-  parts = {n.removeprefix(_SECONDS): n for n in names if n.startswith(_SECONDS)}
+  parts = {n.removeprefix(SECONDS): n for n in names if n.startswith(SECONDS)}
   parts.pop("eval", None)  # in few steps only: a mean over steps says nothing
   shown += [
     _chart(others, "Loss of imitation", {"loss": "loss", "negative log-likelihood": "nll"}),
@@ -174,5 +185,5 @@ def _with_seconds(rows: Sequence[Row], last: int) -> Iterator[Row]:
     steps = row["step"] - last
     if times and steps > 0:
       last = row["step"]
-      row = row | {_SECONDS + name.removeprefix(TIME): v / steps for name, v in times.items()}
+      row = row | {SECONDS + name.removeprefix(TIME): v / steps for name, v in times.items()}
     yield row

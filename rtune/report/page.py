@@ -20,13 +20,16 @@ _MAX_SIDE = 480  # of a picture in the report, in pixels
 # The policy makes the browser itself refuse every request, and complain in its console.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
+# Of curves, on a light ground.
+COLORS = ("#1f6fb4", "#c2570c", "#1b8a5a", "#8d4bb0", "#a3841a", "#b3315f", "#127a86", "#7a5a3c")
+
 _STYLE = """
 :root{color-scheme:light dark;--back:#fff;--card:#f6f6f4;--text:#1d1d1b;--soft:#62625e;
---edge:#dcdcd8;--s0:#1f6fb4;--s1:#c2570c;--s2:#1b8a5a;--s3:#8d4bb0;--s4:#a3841a;--s5:#b3315f;
+--edge:#dcdcd8;CURVES
 --good:#1b7a4b;--bad:#b3342c}
 @media(prefers-color-scheme:dark){:root{--back:#161615;--card:#20201e;--text:#e8e8e4;--soft:#a2a29b;
---edge:#383835;--s0:#6cb2f2;--s1:#f39a55;--s2:#58c794;--s3:#c696e6;--s4:#d9bd5a;--s5:#f080a4;
---good:#64cc98;--bad:#f0857c}}
+--edge:#383835;--s0:#6cb2f2;--s1:#f39a55;--s2:#58c794;--s3:#c696e6;--s4:#d9bd5a;--s5:#f080a4;--s6:#5ccbd6;
+--s7:#cfa883;--good:#64cc98;--bad:#f0857c}}
 *{box-sizing:border-box}
 body{margin:0 auto;padding:1.5rem clamp(.8rem,3vw,2.5rem) 4rem;max-width:1500px;
 background:var(--back);color:var(--text);
@@ -59,16 +62,19 @@ figure{margin:0;min-width:0}
 .chart .end{text-anchor:end}.chart .mid{text-anchor:middle}
 .grid{stroke:var(--edge);fill:none}.mark{stroke:var(--soft);stroke-dasharray:2 3;fill:none}
 .line{fill:none;stroke:var(--c);stroke-width:1.8;stroke-linejoin:round}
+.line.thin{stroke-width:.9;stroke-opacity:.35}.shade{fill:var(--c);fill-opacity:.16}
 .line.dash0{stroke-dasharray:5 4}.line.dash1{stroke-dasharray:2 3}
+.line.dash2{stroke-dasharray:9 3 2 3}
 circle{fill:var(--c)}
 .band{fill:transparent}.band:hover{fill:var(--text);fill-opacity:.08}
 .key{display:inline-block;margin-right:.8rem;font-size:.85rem}
 .key i{display:inline-block;width:1.2em;margin-right:.35em;vertical-align:middle;
 border-top:3px solid var(--c)}
 .key i.dash0{border-top-style:dashed}.key i.dash1{border-top-style:dotted}
+.key i.dash2{border-top-style:double}
 .key i.soft{--c:var(--soft)}
 .s0{--c:var(--s0)}.s1{--c:var(--s1)}.s2{--c:var(--s2)}.s3{--c:var(--s3)}.s4{--c:var(--s4)}
-.s5{--c:var(--s5)}
+.s5{--c:var(--s5)}.s6{--c:var(--s6)}.s7{--c:var(--s7)}
 .cases{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,520px),1fr));gap:.8rem}
 .case{background:var(--card);border-radius:8px;padding:.7rem;min-width:0}
 .case>p{margin:0 0 .4rem;display:flex;flex-wrap:wrap;gap:0 1rem}
@@ -83,7 +89,7 @@ border-top:3px solid var(--c)}
 details{margin:.6rem 0}summary{cursor:pointer;color:var(--soft)}
 pre{background:var(--card);border-radius:8px;padding:.8rem;overflow-x:auto;font-size:.82rem}
 .note{border-left:3px solid var(--edge);padding-left:.8rem;color:var(--soft)}
-"""
+""".replace("CURVES", "".join(f"--s{place}:{color};" for place, color in enumerate(COLORS)))
 
 
 class Case(NamedTuple):

@@ -108,7 +108,7 @@ def headline_tiles(phases: Sequence[Phase], headline: Sequence[str]) -> str:
     [
       (
         f"{name}, {own[-1].label}",
-        _known(last, name),
+        known(last, name),
         _delta(first, last, name) if len(own) > 1 else None,
       )
       for name in names
@@ -118,6 +118,21 @@ def headline_tiles(phases: Sequence[Phase], headline: Sequence[str]) -> str:
 
 def metric_table(phases: Sequence[Phase]) -> str:
   return _side_by_side("validation", [(phase, phase.values) for phase in phases])
+
+
+def confusion_table(phases: Sequence[Phase]) -> str:
+  """Of the last phase that has one: rows are the truth, in shares of it; "" where there is none."""
+  found = [phase for phase in phases if phase.seen and phase.seen.confusion is not None]
+  if not found:
+    return ""
+  names, counts = found[-1].seen.confusion
+  shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+  rows = [
+    # What is never there has no shares.
+    [name, *(float(share) if total else None for share in row)]
+    for name, row, total in zip(names, shares, counts.sum(axis=1), strict=True)
+  ]
+  return page.table([f"truth, {found[-1].label}", *names], rows)
 
 
 def class_table(phases: Sequence[Phase]) -> str:
@@ -137,18 +152,18 @@ def _side_by_side(corner: str, columns: Sequence[tuple[Phase, dict[str, float]]]
   rows = []
   for name in names:
     deltas = [_delta(values, final, name) for _, values in before]
-    rows.append([name, *(_known(values, name) for _, values in columns), *deltas])
+    rows.append([name, *(known(values, name) for _, values in columns), *deltas])
   return page.table(head, rows)
 
 
-def _known(values: dict[str, float], name: str) -> float | None:
+def known(values: dict[str, float], name: str) -> float | None:
   """A metric's value; COCO's -1 says that there was nothing to count."""
   value = values.get(name)
   return None if value is None or not math.isfinite(value) or value == -1 else value
 
 
 def _delta(before: dict[str, float], after: dict[str, float], name: str) -> page.Delta | None:
-  old, new = _known(before, name), _known(after, name)
+  old, new = known(before, name), known(after, name)
   return None if old is None or new is None else page.Delta(new - old, name not in _COUNTS)
 
 

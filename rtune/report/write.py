@@ -15,7 +15,7 @@ from rtune.data.source import Source
 from rtune.display import console
 from rtune.errors import RtuneError, UsageError
 from rtune.report import page, phase_view
-from rtune.report.curves import Branch, draw_curves, read_branches, seconds_by_part
+from rtune.report.curves import Branch, draw_curves, move, read_branches, seconds_by_part
 from rtune.report.phase_view import Phase
 from rtune.store import run_files
 from rtune.tasks.task import view
@@ -88,12 +88,8 @@ def _beside(run: Restored, other: Restored, ours: Sequence[Branch]) -> list[Bran
   """The other run's phase, moved to where our imitation has ended."""
   name, label = phase_view.compared(other), phase_view.label_beside(run, other)
   start = max((branch.start for branch in ours), default=0)
-  moved = []
-  for branch in read_branches(other.folder, other.config):
-    if branch.name == name:
-      rows = [row | {"step": row["step"] - branch.start + start} for row in branch.rows]
-      moved.append(Branch(name, label, start, rows))
-  return moved
+  branches = read_branches(other.folder, other.config)
+  return [move(branch, start)._replace(label=label) for branch in branches if branch.name == name]
 
 
 def _head(
@@ -168,9 +164,12 @@ def _results(phases: Sequence[Phase], val: Source | None, limit: int, problem: s
     by_class = f"<h3>By class</h3>{by_class}"
     if val is not None and 0 < limit < len(val):
       by_class += page.paragraph(f"Classes: the first {limit} of {len(val)} images.", "soft")
+  confusion = phase_view.confusion_table(phases)
+  if confusion:
+    confusion = page.folded("Confusion: which share of each class was taken for which", confusion)
   note = page.paragraph(problem, "note") if problem else ""
   overall = f"<h3>Overall</h3>{phase_view.metric_table(phases)}"
-  return [note, page.columns([overall, by_class])]
+  return [note, page.columns([overall, by_class]), confusion]
 
 
 def _time_table(phases: Sequence[Phase], branches: Sequence[Branch]) -> str:

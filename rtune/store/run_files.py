@@ -5,7 +5,9 @@ results.json   {"mle": {"val/AR": ...}, "reward": {...}, "seconds": {"mle": ...}
 weights/       <phase>.safetensors, the parameters at the end of each phase
 """
 
+import csv
 import dataclasses
+import io
 import json
 import os
 import pathlib
@@ -22,7 +24,7 @@ from rtune.errors import UsageError
 CONFIG = "config.json"
 RESULTS = "results.json"
 # Changing these leaves every number of a run as it was.
-_HARMLESS = (
+HARMLESS = (
   *("log_every", "eval_every", "eval_examples", "eval_beam", "tensorboard", "report"),
   "max_bad_steps",
   *("checkpoints.every", "checkpoints.keep_last", "checkpoints.keep_every"),
@@ -69,8 +71,8 @@ def check_config(workdir: pathlib.Path, config: configs.Config, allow_change: bo
   """
   if not (workdir / CONFIG).is_file():
     return
-  old, new = (_today(leaves(dataclasses.asdict(c))) for c in (read_config(workdir), config))
-  changed = {key for key in old | new if old.get(key) != new.get(key)} - set(_HARMLESS)
+  old, new = (settings(c) for c in (read_config(workdir), config))
+  changed = {key for key in old | new if old.get(key) != new.get(key)} - set(HARMLESS)
   shapes = {key for key in changed if key.split(".")[0] in _SHAPES}
   if shapes or (changed and not allow_change):
     lines = [f"  {key}: {old.get(key)!r} -> {new.get(key)!r}" for key in sorted(changed)]
@@ -80,8 +82,12 @@ def check_config(workdir: pathlib.Path, config: configs.Config, allow_change: bo
     )
 
 
-def _today(values: dict[str, Any]) -> dict[str, Any]:
-  """Code by its present names: a config of an older rtune may name the same by another."""
+def settings(config: configs.Config) -> dict[str, Any]:
+  """All values of a config by dotted name, code by its present name.
+
+  A config of an older rtune may name the same code by another.
+  """
+  values = leaves(dataclasses.asdict(config))
   return {k: current(v) if isinstance(v, str) and ":" in v else v for k, v in values.items()}
 
 
@@ -137,7 +143,7 @@ def rebuild_results(
   found: dict[str, dict[str, float]] = {}
   for name, (first, last) in spans.items():
     own = [row for row in rows if first < row["step"] <= last]
-    final = {k: v for row in own if row["step"] == last for k, v in row.items() if _is_score(k)}
+    final = {k: v for row in own if row["step"] == last for k, v in row.items() if is_score(k)}
     if not final or not weights_path(workdir, name).is_file():
       raise UsageError(
         f"{workdir / RESULTS} is missing, and it cannot be made anew: there are no weights or no "
@@ -150,7 +156,7 @@ def rebuild_results(
   return list(spans)
 
 
-def _is_score(name: str) -> bool:
+def is_score(name: str) -> bool:
   """Whether a name of the log is of an evaluation: "val/AR", not "reward/mean"."""
   return "/" in name and name.partition("/")[0] not in ("time", "seconds", "reward")
 
@@ -171,6 +177,16 @@ def save_pictures(results: pathlib.Path, pictures: Mapping[str, np.ndarray]) -> 
   for name, picture in pictures.items():
     folder.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture).save(folder / name)
+
+
+def write_csv(path: pathlib.Path, rows: Sequence[Mapping[str, object]]) -> None:
+  """A table as CSV, its columns in order of first use; without rows it is only a line break."""
+  columns = list(dict.fromkeys(name for row in rows for name in row))
+  text = io.StringIO()
+  writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+  writer.writeheader()
+  writer.writerows(rows)
+  write_whole(path, text.getvalue())
 
 
 def write_whole(path: pathlib.Path, text: str) -> None:

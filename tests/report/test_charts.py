@@ -97,3 +97,18 @@ def test_names_are_text():
   figure = draw([Line(name, [(0, 1.0), (1, 2.0)], beside=name)], marks=[(0.5, name)], x_label=name)
   assert not list(figure.iter("script"))
   assert name in tooltips(figure)[0]
+
+
+def test_band_and_thin_lines():
+  band = [(0, 0.0), (10, 1.0)], [(0, 2.0), (10, 9.0)]
+  thin = [Line("a", [(0, 1.0), (10, y)], thin=True) for y in (3.0, 5.0)]
+  figure = draw([*thin, Line("a", [(0, 1.0), (10, 4.0)], shade=band)])
+  (shade,) = [p for p in figure.iter("path") if "shade" in p.get("class")]
+  corners = [tuple(map(float, p.split())) for p in re.split("[MLZ]", shade.get("d"))[1:-1]]
+  (x0, low0), (x1, low1), (x2, high1), (x3, high0) = corners
+  assert x0 == x3 < x1 == x2 and high1 < low1 < low0
+  # One unit of the values is everywhere as high, and the upper edge is inside the picture.
+  assert low0 - high0 == pytest.approx(2 * (low0 - low1), abs=0.3) and high1 > 0
+  assert len([p for p in figure.iter("path") if "thin" in p.get("class").split()]) == 2
+  assert tooltips(figure) == ["step 0\na: 1", "step 10\na: 4"]  # not of the thin ones
+  assert [key.find("i").tail for key in figure.iter("span")] == ["a"]
