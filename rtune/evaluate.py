@@ -72,6 +72,9 @@ def _command(flags: argparse.Namespace) -> None:
     "metrics": done.values,
     "classes": done.classes,
   }
+  if done.confusion is not None:
+    names, counts = done.confusion
+    summary["confusion"] = {"classes": list(names), "counts": counts.tolist()}
   path = run.folder / f"{'_'.join(parts)}.json"
   run_files.write_whole(path, json.dumps(summary, indent=2) + "\n")
   for heading, values in (("metric", done.values), ("class", done.classes)):

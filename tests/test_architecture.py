@@ -8,7 +8,7 @@ PACKAGE = ROOT / "rtune"
 # From the top down; what stands in one line may not import each other.
 FLOORS = (
   ("main",),
-  ("evaluate", "predict", "class_weights", "analyze", "plan"),
+  ("evaluate", "predict", "class_weights", "analyze", "compare", "plan"),
   ("benchmark",),
   ("report",),
   ("training",),

@@ -8,6 +8,8 @@ from rtune.models.sizes import check_model
 OPEN = ("args", "splits")  # settings that take any name
 _TAKEN = ("val", "reward", "time", "seconds")  # no names of splits: the log has them already
 BASELINES = ("leave_one_out", "paper", "group_mean", "greedy", "batch", "none")
+LABELERS = ("", "model", "person")
+SELECTIONS = ("balanced", "threshold")
 _COMPARE_SIBLINGS = ("leave_one_out", "paper", "group_mean")
 _AT_LEAST_ONE = (
   *("reward.num_samples", "reward.overlap", "data.eval_batch_size", "data.threads"),
@@ -37,6 +39,7 @@ def check(config: Any) -> None:
   _check_ranges(config)
   _check_phases(config)
   _check_reward(config)
+  _check_adapting(config)
   parts = {path: get(config, path) for path in ("task", "policy", "data.train", "data.val")}
   parts |= {f"data.splits.{name}": part for name, part in config.data.splits.items()}
   parts |= {f"metrics[{place}]": part for place, part in enumerate(config.metrics)}
@@ -76,6 +79,25 @@ def _check_phases(config: Any) -> None:
     if phase not in known:
       names = f"{', '.join(known[:-1])} and {known[-1]}"
       raise UsageError(f"config.phases names {phase!r}; phases are {names}.")
+
+
+def _check_adapting(config: Any) -> None:
+  for phase in phase_names(config):
+    adapt = getattr(get(config, phase), "adapt", None)
+    if adapt is None:
+      continue
+    key = f"config.{phase}.adapt"
+    for name, known in (("by", LABELERS), ("select", SELECTIONS)):
+      if getattr(adapt, name) not in known:
+        raise UsageError(f"{key}.{name} is {getattr(adapt, name)!r}; it must be one of {known}.")
+    for name in ("mix", "share", "threshold", "teacher"):
+      if not 0 <= getattr(adapt, name) < 1:
+        raise UsageError(
+          f"{key}.{name} is {getattr(adapt, name)}; it must be at least 0 and below 1."
+        )
+    for name in ("rounds", "budget"):
+      if getattr(adapt, name) < 1:
+        raise UsageError(f"{key}.{name} is {getattr(adapt, name)}; it must be at least 1.")
 
 
 def _check_reward(config: Any) -> None:

@@ -42,6 +42,7 @@ class Data:
 
   train: Part = Part()  # what is trained on
   val: Part = Part()  # what is evaluated on, every example once
+  target: Part = Part()  # images of another domain, for phases that adapt to it
   splits: Mapping[str, Part] = field(default_factory=dict)  # more to evaluate on, by name
   threads: int = 8  # threads that read and transform
   prefetch: int = 4  # batches prepared ahead by each process
@@ -82,6 +83,22 @@ class Coding:
 
 
 @dataclass(frozen=True)
+class Adapt:
+  """How a phase learns from `data.target`, images of another domain, beside its own data."""
+
+  by: str = ""  # who labels them: "model" (itself), "person" (those chosen); "": it does not
+  mix: float = 0.5  # share of examples that come from data.train; 0 = none
+  select: str = "balanced"  # the model's labels to keep: "balanced", or above a "threshold"
+  share: float = 0.5  # of "balanced": share of the pixels of each class, the surest
+  threshold: float = 0.9  # of "threshold": least probability
+  rounds: int = 1  # how often in the phase the model labels anew
+  teacher: float = 0.0  # decay of the mean of weights that labels; 0 = the weights as they are
+  choose: str = "diverse"  # or "random", "entropy", "impurity", or code (rtune.training.choosing)
+  budget: int = 10  # images to be labeled by a person
+  labels: Part = Part()  # source of what a person has labeled; else the target's own labels
+
+
+@dataclass(frozen=True)
 class Imitate:
   """A phase of maximum likelihood."""
 
@@ -91,7 +108,10 @@ class Imitate:
   mistakes: Part = Part()  # makes answers with mistakes (task, batch, key), for the extra loss
   supervised: Part = Part()  # extra loss on them, as reward.supervised
   supervised_weight: float = 0.3  # its weight
-  losses: tuple[Weighted, ...] = ()  # more extra losses on them
+  losses: tuple[Weighted, ...] = ()  # more extra losses, on them or else on the truth
+  nll_weight: float = 1.0  # of the likelihood itself; 0 leaves the extra losses alone
+  running: Part = Part()  # statistic of predictions that losses may read (rtune/rewards/running.py)
+  adapt: Adapt = Adapt()  # learning from another domain's images
   optim: Optim = Optim()  # optimizer
 
 
@@ -113,6 +133,8 @@ class Reward:
   supervised: Part = Part()  # extra loss on the policy's own samples, such as expected IoU
   supervised_weight: float = 0.3  # its weight
   losses: tuple[Weighted, ...] = ()  # more extra losses (rtune/training/losses.py)
+  running: Part = Part()  # statistic of predictions that rewards and losses may read
+  adapt: Adapt = Adapt()  # learning from another domain's images
   on_error: str = "stop"  # a host reward that raises ends the run; "skip" leaves the sample out
   overlap: int = 1  # parts of a batch: the host scores one while the device samples the next
   timeout_s: float = 0.0  # seconds that one call of a host reward may take; 0 = no limit
@@ -137,10 +159,13 @@ class Config:
   model: Model = field(default_factory=Model)  # sizes that a policy may ask for by name
   data: Data = Data()  # training and validation examples
   metrics: tuple[Part, ...] = ()  # what is reported; (): what the task usually is judged by
-  phases: tuple[str, ...] = ("mle", "reward")  # run in this order: codes, mle, control, reward
+  # Run in this order; there are codes, mle, control, pseudo, active, reward.
+  phases: tuple[str, ...] = ("mle", "reward")
   codes: Coding = Coding()  # the code model that dense answers are written with
   mle: Imitate = Imitate()  # imitation of the ground truth
   control: Imitate = Imitate()  # more imitation: what tuning is compared with
+  pseudo: Imitate = Imitate(adapt=Adapt("model"))  # imitation of the model's own labels
+  active: Imitate = Imitate(adapt=Adapt("person"))  # imitation of labels that a person gives
   reward: Reward = Reward()  # tuning
   init_from: str = ""  # weights that stand for the mle phase: a .safetensors file or a workdir
   codes_init: str = ""  # a code model for the codes phase: UViM .npz, .safetensors or a workdir

@@ -12,7 +12,7 @@ import sys
 import traceback
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from rtune.config import build
@@ -139,7 +139,13 @@ def build_part(part: Part, path: str) -> Any:
   return fn(**{key: as_tuples(value) for key, value in part.args.items()})
 
 
-def check_args(fn: Callable, args: Mapping[str, Any], path: str, given: int = 0) -> None:
+def check_args(
+  fn: Callable,
+  args: Mapping[str, Any],
+  path: str,
+  given: int = 0,
+  offered: Collection[str] = (),
+) -> None:
   """Raises UsageError for an argument of `fn` that is unknown, missing, or not a number or text.
 
   Args:
@@ -147,10 +153,12 @@ def check_args(fn: Callable, args: Mapping[str, Any], path: str, given: int = 0)
     args: its keyword arguments in the config.
     path: where in the config.
     given: how many of its first parameters are not the config's to give.
+    offered: names of further parameters that are not.
   """
   if not callable(fn):
     raise UsageError(f"config.{path}.fn names {fn!r}, which cannot be called; name a function.")
   parameters = [*inspect.signature(fn).parameters.values()][given:]
+  parameters = [p for p in parameters if p.name not in offered]
   named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
   takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
   for key, value in args.items():

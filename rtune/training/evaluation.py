@@ -21,7 +21,7 @@ from rtune.devices import processes, sharding
 from rtune.display import console
 from rtune.display.progress import Progress
 from rtune.errors import DataError, UsageError
-from rtune.metrics.metric import Metric
+from rtune.metrics.metric import Confusion, Metric
 from rtune.tasks.task import Task, knowledge, view
 from rtune.training import restore
 from rtune.training.phases import Phase, phase_of
@@ -109,7 +109,8 @@ def judge(
   params, frozen = sharding.gather(params, judging.mesh), judging.frozen
   record = view(judging.task).record
   with Progress(total, "evaluate", "image", images_per_unit=1) as progress:
-    for batch, inputs in _batches(judging, source, num_examples):
+    given = judging.data, judging.task, judging.mesh
+    for batch, inputs in batches(*given, source, num_examples):
       actions, predictions = predict(frozen, params, inputs)
       predictions = jax.tree.map(sharding.local_rows, predictions)
       rewards = [math.nan] * len(batch.truths)
@@ -123,26 +124,26 @@ def judge(
       progress.update(min(total, int(batch.indices[-1]) + 1))
 
 
-def _batches(
-  judging: Judging, source: Source, num_examples: int
+def batches(
+  data: configs.Data, task: Task, mesh: Mesh, source: Source, num_examples: int
 ) -> Iterator[tuple[loader.EvalBatch, dict[str, jax.Array]]]:
   """Batches of the split, on the host and on the devices."""
-  sharing = sorted({device.process_index for device in judging.mesh.devices.flat})
-  batches = loader.eval_batches(
+  sharing = sorted({device.process_index for device in mesh.devices.flat})
+  on_host = loader.eval_batches(
     source,
-    judging.task.example,
-    batch_size=judging.data.eval_batch_size,
-    num_threads=judging.data.threads,
-    prefetch=judging.data.prefetch,
+    task.example,
+    batch_size=data.eval_batch_size,
+    num_threads=data.threads,
+    prefetch=data.prefetch,
     num_examples=num_examples,
     process_index=sharing.index(jax.process_index()),
     process_count=len(sharing),
   )
   try:
-    for batch in batches:
-      yield batch, sharding.put_batch(judging.mesh, batch.features)
+    for batch in on_host:
+      yield batch, sharding.put_batch(mesh, batch.features)
   finally:
-    batches.close()
+    on_host.close()
 
 
 class Evaluation(NamedTuple):
@@ -153,6 +154,7 @@ class Evaluation(NamedTuple):
     classes: the metrics' number of each class; {} where they have none.
     judged: each image's outcome, without its truth.
     states: of the metrics, for `Metric.results`.
+    confusion: which classes were taken for which; None where no metric says it.
   """
 
   phase: str
@@ -160,6 +162,7 @@ class Evaluation(NamedTuple):
   classes: dict[str, float]
   judged: list[Judged]
   states: list[list]
+  confusion: Confusion | None = None
 
 
 def judging_of(run: Restored, metrics: Sequence[Metric]) -> Judging:
@@ -169,9 +172,10 @@ def judging_of(run: Restored, metrics: Sequence[Metric]) -> Judging:
 
 
 def scoring_of(config: configs.Config, task: Task, mesh: Mesh) -> Scoring | None:
-  """The reward that a config names, if it names one."""
+  """The reward that a config names, if it names one that needs nothing but an answer."""
   named = config.reward.fn or config.reward.fns
-  return make_scoring(config.reward, task, mesh) if named else None
+  scoring = make_scoring(config.reward, task, mesh) if named else None
+  return None if scoring is None or scoring.running else scoring
 
 
 def predictor(run: Restored, effort: int = 1) -> Callable[[Phase], Predict]:
@@ -207,9 +211,11 @@ def evaluate_phase(
   if judging.scoring is not None:
     values["reward"] = mean_reward([one.reward for one in judged])
   classes: dict[str, float] = {}
-  for metric, state in zip(metrics, states, strict=True):
+  both = list(zip(metrics, states, strict=True))
+  for metric, state in both:
     classes |= metric.details(state) if metric.details else {}
-  return Evaluation(phase, values, classes, judged, states)
+  confusion = next((metric.confusion(state) for metric, state in both if metric.confusion), None)
+  return Evaluation(phase, values, classes, judged, states, confusion)
 
 
 def open_source(run: Restored, annotations: str = "", images: str = "", split: str = "") -> Source:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from rtune.config.names import resolve
 from rtune.devices import sharding
-from rtune.training import losses
+from rtune.training import follow, losses
 from rtune.training.update import (
   Batch,
   Making,
@@ -29,19 +29,20 @@ from rtune.training.update import (
 def imitation(making: Making) -> Programs:
   """One program: gradient and update.
 
-  Where the config names `mistakes`, answers with mistakes are scored beside the truth, and the
-  extra losses are taken of them: what a policy thinks of wrong answers is learned while it costs no
-  samples.
+  Extra losses are taken of the truth. Where the config names `mistakes`, answers with mistakes are
+  scored beside the truth, and the extra losses are taken of them: what a policy thinks of wrong
+  answers is learned while it costs no samples.
   """
   task, policy, settings = making.task, making.policy, making.settings
   mistakes = None
   if settings.mistakes.fn:
     mistakes = functools.partial(resolve(settings.mistakes.fn), task, **settings.mistakes.args)
-  extras = losses.extra_losses(settings) if mistakes else ()
+  extras = losses.extra_losses(settings)
+  needs = losses.needed(extras)
 
   def loss_fn(params, part):
-    batch = part["batch"]
-    both = policy.score(params, task.inputs(batch), part["answers"], part["key"])
+    batch, inputs = part["batch"], task.inputs(part["batch"])
+    both = policy.score(params, inputs, part["answers"], part["key"])
     scored, rest = (jax.tree.map(lambda x, i=i: x[:, i], both) for i in (slice(1), slice(1, None)))
     aux = {
       "nll": -jnp.mean(losses.counted(scored)),
@@ -49,11 +50,18 @@ def imitation(making: Making) -> Programs:
       "entropy": jnp.mean(policy.entropy(scored) * scored.mask),
     }
     aux |= {name: jnp.mean(value) for name, value in policy.describe(scored).items()}
-    loss = losses.imitation(scored)
+    if making.running:
+      best = follow.best_prediction(task, policy, params, inputs, part["frozen"], batch)
+      aux |= {"best": best}
+    loss = settings.nll_weight * losses.imitation(scored) if settings.nll_weight else 0.0
     if extras:
-      actions = jax.tree.map(lambda x: x[:, 1:], part["answers"])
-      offered = {"scored": rest, "policy": policy, "actions": actions, "truth": task.truth(batch)}
-      offered["predictions"] = task.decode(part["frozen"], actions, batch, None)
+      actions = part["answers"]
+      if mistakes:
+        scored, actions = rest, jax.tree.map(lambda x: x[:, 1:], actions)
+      offered = {"scored": scored, "policy": policy, "actions": actions}
+      offered |= {"truth": task.truth(batch), "running": part["running"]}
+      if "predictions" in needs:
+        offered["predictions"] = task.decode(part["frozen"], actions, batch, None)
       weighted, measured = losses.terms(extras, offered)
       aux |= weighted | measured
       loss += sum(weighted.values())
@@ -68,9 +76,12 @@ def imitation(making: Making) -> Programs:
     stacked = jax.tree.map(lambda *x: jnp.stack(x, axis=1), *answers)
     inputs = {"batch": dict(batch), "answers": stacked}
     params = sharding.whole(state.params, making.shardings)
-    shared = {"frozen": frozen}
+    shared = {"frozen": frozen, "running": state.running}
     grads, loss, aux = accumulate(loss_fn, params, inputs, settings.accumulate, dropout_key, shared)
+    if making.running:
+      state = follow.follow(making, state, aux.pop("best"), batch)
     state, metrics = apply_update(state, making.optimizer, grads, loss)
+    state = follow.averaged(state, follow.teacher_decay(settings))
     return state, metrics | by_decision(aux, ("nll", "entropy"))
 
   def lower(state, batch):

@@ -1,9 +1,10 @@
 """The loop, the same for every phase. What a phase does is a record of phases.py."""
 
 import contextlib
+import itertools
 import pathlib
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ from rtune.display.progress import Progress
 from rtune.store import run_files, weights, workdir
 from rtune.store.checkpoint import Checkpoints
 from rtune.tasks.task import knowledge
-from rtune.training import code_weights, resume, start, tables
+from rtune.training import adapt, code_weights, resume, start, tables
 from rtune.training.evaluation import Judging, evaluate, scoring_of
 from rtune.training.optim import Schedule
 from rtune.training.phases import Assembled, Phase, assemble, phase_of, planned, stand_in
@@ -117,7 +118,7 @@ def _run_phase(this: Run, phase: Phase, offset: int) -> None:
   measure = _make_evaluation(this, phase)
   state, seconds = _resume(this, name, state)
   first, begun = int(state.step), time.monotonic() - seconds
-  batches = _train_batches(this, phase, first)
+  batches = _train_batches(this, phase, first, lambda: state)
   console.stage(f"{name}: steps {first} to {settings.steps}; the first one compiles")
   progress = Progress(settings.steps, name, start=first, images_per_unit=settings.batch_size)
   watch = Watch(config.max_bad_steps)
@@ -163,19 +164,30 @@ def _assemble(this: Run, phase: Phase) -> tuple[Assembled, State]:
   return made, made.init(params)
 
 
-def _train_batches(this: Run, phase: Phase, start_step: int) -> Generator[dict, None, None]:
+def _train_batches(
+  this: Run, phase: Phase, done: int, state: Callable[[], State]
+) -> Generator[dict, None, None]:
+  """Batches of the steps after `done`; `state` gives the state as it is then."""
   setup, config = this.setup, this.setup.config
-  return loader.train_batches(
-    setup.train,
-    setup.task.example,
-    batch_size=getattr(config, phase.name).batch_size,
-    seed=config.seed * _SEEDS_A_RUN + phase.seed,
-    start_step=start_step,
-    num_threads=config.data.threads,
-    prefetch=config.data.prefetch,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
-  )
+
+  def labeling() -> Any:
+    now = state()
+    return now.params if now.teacher is None else now.teacher
+
+  for span in adapt.spans(setup, phase.name, this.folder, done, labeling):
+    batches = loader.train_batches(
+      span.source,
+      setup.task.example,
+      batch_size=getattr(config, phase.name).batch_size,
+      seed=config.seed * _SEEDS_A_RUN + phase.seed,
+      start_step=span.first,
+      num_threads=config.data.threads,
+      prefetch=config.data.prefetch,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+    )
+    with contextlib.closing(batches):
+      yield from itertools.islice(batches, span.last - span.first)
 
 
 def _make_evaluation(this: Run, phase: Phase, effort: int = 1):

@@ -3,9 +3,9 @@
 An extra loss is any function that a config names (`reward.losses`, `mle.losses`, with a weight
 each; `reward.kl`, `.entropy` and `.supervised` are short for three of them). Either it takes whole
 batches, and then its first parameter is `scored`; it may ask for `policy`, `reference` (the same
-answers as the model before tuning scores them), `actions`, `predictions` and `truth`. Or it takes
-one sample, `(outputs, actions, prediction, truth)`, and is mapped over B and S, such as
-`rtune.tasks.confidence:expected_iou`.
+answers as the model before tuning scores them), `actions`, `predictions`, `truth`, and `running`
+(what `config.<phase>.running` follows). Or it takes one sample, `(outputs, actions, prediction,
+truth)`, and is mapped over B and S, such as `rtune.tasks.confidence:expected_iou`.
 
 Dimension key:
   B: batch of images
@@ -25,6 +25,8 @@ from rtune import config as configs
 from rtune.config.names import resolve
 from rtune.errors import UsageError
 from rtune.policies.policy import Policy, Scored
+
+OFFERED = frozenset(("scored", "policy", "reference", "actions", "predictions", "truth", "running"))
 
 
 def imitation(scored: Scored) -> Float[Array, ""]:
@@ -165,8 +167,7 @@ def _extra(
 ) -> Extra:
   parameters = [p for p in inspect.signature(loss).parameters if p not in args]
   if parameters[0] == "scored":
-    offered = {"scored", "policy", "reference", "actions", "predictions", "truth"}
-    needs = frozenset(parameters) & offered
+    needs = frozenset(parameters) & OFFERED
     return Extra(name, weight, lambda **given: loss(**given, **args), needs)
 
   def one(outputs, actions, prediction, truth):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from rtune import config as configs
@@ -15,6 +16,7 @@ from rtune.devices import sharding
 from rtune.policies.policy import Policy
 from rtune.tasks.task import Task
 from rtune.training import codes, imitate, losses, reinforce, start
+from rtune.training.follow import running_of, teacher_decay
 from rtune.training.optim import Schedule, make_optimizer
 from rtune.training.predicting import Predict, best_answers
 from rtune.training.update import POLICY, Learned, Making, Programs, State
@@ -75,6 +77,26 @@ PHASES = (
     predict=best_answers,
     label="control",
     seed=1,
+    branches=True,
+  ),
+  Phase(
+    name="pseudo",
+    learns=POLICY,
+    start_from=start.imitated,
+    step=imitate.imitation,
+    predict=best_answers,
+    label="pseudo-labels",
+    seed=2**21,
+    branches=True,
+  ),
+  Phase(
+    name="active",
+    learns=POLICY,
+    start_from=start.imitated,
+    step=imitate.imitation,
+    predict=best_answers,
+    label="labeled images",
+    seed=2**22,
     branches=True,
   ),
   Phase(
@@ -152,8 +174,15 @@ def assemble(
     settings.optim, settings.steps, learns.trained(params), f"{phase.name}.optim"
   )
 
+  running = running_of(settings, task)
+
   def init(params):
-    return learns.init(params, optimizer)
+    state = learns.init(params, optimizer)
+    if running:
+      state = state._replace(running=running.init())
+    if teacher_decay(settings):
+      state = state._replace(teacher=jax.tree.map(jnp.copy, params))
+    return state
 
   shapes = jax.eval_shape(init, params)
   strategy = "fsdp" if config.shard_parameters else "replicate"
@@ -162,7 +191,8 @@ def assemble(
   needs = losses.needed(losses.extra_losses(settings)) if learns.answers else ()
   reference = params if "reference" in needs else None
   key = jax.random.fold_in(jax.random.key(config.seed), phase.seed)
-  making = Making(task, policy, settings, frozen, optimizer, key, shardings, mesh, reference, clock)
+  parts = task, policy, settings, frozen, optimizer, key, shardings, mesh, reference
+  making = Making(*parts, clock, running)
   return Assembled(
     jax.jit(init, out_shardings=shardings), shapes, shardings, phase.step(making), learning_rate
   )

@@ -20,7 +20,7 @@ from rtune.devices import sharding
 from rtune.display import console
 from rtune.errors import UsageError
 from rtune.policies.policy import Actions, Sampled, Scored
-from rtune.training import losses
+from rtune.training import follow, losses
 from rtune.training.advantages import advantages, asks_for, named
 from rtune.training.scoring import Scores, Scoring, make_scoring
 from rtune.training.update import (
@@ -74,39 +74,44 @@ def reinforce(making: Making, scoring: Scoring | None = None) -> Programs:
       with clock("sample"):
         jax.block_until_ready(sampled)
       with clock("score"):
-        scores.append(jax.block_until_ready(scoring.score(frozen, sampled.actions, inputs)))
+        given = frozen, sampled.actions, inputs, state.running
+        scores.append(jax.block_until_ready(scoring.score(*given)))
     greedy = None
     if needs_greedy:
       with clock("sample"):
         found = jax.block_until_ready(best(state.params, batch))
       with clock("score"):
-        greedy = scoring.score(frozen, found, batch)
+        greedy = scoring.score(frozen, found, batch, state.running)
     return jax.block_until_ready(
       update(frozen, state, batch, _join(pending), _join(_alike(scores)), greedy, reference)
     )
 
-  def lower(state, batch):
-    given = state.params, state.step, batch, 0
-    yield "sample", sample.lower(*given)
-    across = sharding.batch_sharding(making.mesh)
-    spread = functools.partial(
-      jax.tree.map, lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=across)
-    )
-    sampled = spread(jax.eval_shape(sample, *given))
-    if scoring.on_device:
-      yield "score", scoring.score.lower(frozen, sampled.actions, batch)
-      scores = spread(jax.eval_shape(scoring.score, frozen, sampled.actions, batch))
-    else:
-      shape = sampled.log_prob.shape[:2]
-      blank = Scores(jnp.zeros(shape), jnp.zeros(shape, bool), {})
-      scores = spread(jax.eval_shape(lambda: blank))
-    greedy = jax.tree.map(
-      lambda x: spread(jax.ShapeDtypeStruct((x.shape[0], 1, *x.shape[2:]), x.dtype)), scores
-    )
-    last = (sampled, scores, greedy if needs_greedy else None, reference)
-    yield "update", update.lower(frozen, state, batch, *last)
+  given = making, scoring, sample, update, needs_greedy
+  return Programs(step, functools.partial(_lower, *given))
 
-  return Programs(step, lower)
+
+def _lower(making: Making, scoring: Scoring, sample, update, needs_greedy: bool, state, batch):
+  """The device programs of a step by name, lowered from shapes."""
+  across = sharding.batch_sharding(making.mesh)
+  spread = functools.partial(
+    jax.tree.map, lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=across)
+  )
+  drawing = state.params, state.step, batch, 0
+  yield "sample", sample.lower(*drawing)
+  sampled = spread(jax.eval_shape(sample, *drawing))
+  if scoring.on_device:
+    judged = making.frozen, sampled.actions, batch, state.running
+    yield "score", scoring.score.lower(*judged)
+    scores = spread(jax.eval_shape(scoring.score, *judged))
+  else:
+    shape = sampled.log_prob.shape[:2]
+    blank = Scores(jnp.zeros(shape), jnp.zeros(shape, bool), {})
+    scores = spread(jax.eval_shape(lambda: blank))
+  greedy = jax.tree.map(
+    lambda x: spread(jax.ShapeDtypeStruct((x.shape[0], 1, *x.shape[2:]), x.dtype)), scores
+  )
+  last = (sampled, scores, greedy if needs_greedy else None, making.reference)
+  yield "update", update.lower(making.frozen, state, batch, *last)
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -156,6 +161,8 @@ def reward_update(making: Making):
       offered["predictions"] = task.decode(part["frozen"], actions, batch, None)
     if "truth" in needs:
       offered["truth"] = task.truth(batch)
+    if "running" in needs:
+      offered["running"] = part["running"]
     terms = {"reinforce": losses.reinforce(scored, part["advantages"], weights)}
     weighted, measured = losses.terms(extras, offered)
     terms |= weighted
@@ -163,6 +170,8 @@ def reward_update(making: Making):
     aux |= {"entropy": jnp.mean(policy.entropy(scored) * scored.mask)}
     aux |= {"alive": jnp.mean(scored.mask)}
     aux |= {name: jnp.mean(value) for name, value in policy.describe(scored).items()}
+    if making.running:
+      aux |= {"best": follow.best_prediction(task, policy, params, inputs, part["frozen"], batch)}
     return sum(terms.values()), aux | {"log_prob": losses.counted(scored)}
 
   def update(frozen, state: State, batch, sampled: Sampled, scores: Scores, greedy, reference):
@@ -172,13 +181,16 @@ def reward_update(making: Making):
       offered["greedy"] = (greedy.reward if greedy.credit is None else greedy.credit)[:, 0]
     compared = advantages(baseline, rewards, scores.valid, settings.normalize, **offered)
     inputs = {"batch": dict(batch), "actions": sampled.actions, "advantages": compared}
-    shared = {"frozen": frozen}
+    shared = {"frozen": frozen, "running": state.running}
     if "reference" in needs:
       shared["reference"] = sharding.whole(reference, making.shardings)
     params = sharding.whole(state.params, making.shardings)
     grads, loss, aux = accumulate(loss_fn, params, inputs, settings.accumulate, None, shared)
     gap = jnp.max(jnp.abs(aux.pop("log_prob") - sampled.log_prob))
+    if making.running:
+      state = follow.follow(making, state, aux.pop("best"), batch)
     state, metrics = apply_update(state, making.optimizer, grads, loss, jnp.any(scores.valid))
+    state = follow.averaged(state, follow.teacher_decay(settings))
     metrics |= {name: getattr(state, name) for name in ("unrewarded", "unrewarded_in_a_row")}
     metrics |= by_decision(aux, ("entropy", "kl")) | {"log_prob_gap": gap}
     metrics |= _reward_metrics(scores, compared)

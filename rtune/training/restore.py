@@ -80,7 +80,13 @@ def load_params(run: Restored, phase: str = "") -> tuple[str, Any]:
   if not phase_of(phase).learns.answers:
     return phase, run.frozen
   blank = view(run.task).unlabeled(np.zeros((16, 16, 3), np.uint8), 0)
-  inputs = example_inputs(run.task, blank)
+  try:
+    inputs = example_inputs(run.task, blank)
+  except KeyError as error:
+    raise UsageError(
+      f"{run.config.task.fn} makes no example of an image that nobody has annotated: it asks for "
+      f"{error}. Give its view an `unlabeled` that has it."
+    ) from error
   shapes = jax.eval_shape(run.policy.init, jax.random.key(0), inputs)
   params = weights.merge(shapes, uvim_weights.load_policy(_weights_path(run, phase)))
   return phase, jax.device_put(params, sharding.replicated(run.mesh))

@@ -23,6 +23,7 @@ from rtune.rewards.mark import host_options
 from rtune.tasks.task import Task, knowledge
 from rtune.training.host import CREDIT, HostReward
 
+RUNNING = "running"  # the parameter of rewards that read a running statistic
 _NEEDS_VALUES = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
 
 
@@ -42,12 +43,14 @@ class Scoring(NamedTuple):
   """How answers are judged.
 
   Attributes:
-    score: (frozen, actions [B, S, ...], batch) -> Scores.
+    score: (frozen, actions [B, S, ...], batch, running=None) -> Scores.
     on_device: whether `score` is one jitted program.
+    running: whether a reward reads a running statistic, so that none but training can score.
   """
 
   score: Callable[..., Scores]
   on_device: bool
+  running: bool = False
 
 
 class Named(NamedTuple):
@@ -58,6 +61,7 @@ class Named(NamedTuple):
   call: Callable[..., Any]
   args: dict[str, Any]
   key: str  # what messages call it
+  running: bool  # whether it reads a running statistic
 
 
 def make_scoring(reward: configs.Reward, task: Task, mesh: Mesh) -> Scoring:
@@ -66,8 +70,9 @@ def make_scoring(reward: configs.Reward, task: Task, mesh: Mesh) -> Scoring:
   hosted = [one for one in rewards if host_options(one.call) is not None]
   inside = [one for one in rewards if host_options(one.call) is None]
   device = _on_device(inside, task) if inside else None
+  reads = any(one.running for one in rewards)
   if not hosted:
-    return Scoring(jax.jit(lambda *given: _scores(rewards, device(*given))), True)
+    return Scoring(jax.jit(lambda *given: _scores(rewards, device(*given))), True, reads)
   # A mesh of one process is that of a command, or of a report that one process writes alone.
   shared = len({device.process_index for device in mesh.devices.flat}) > 1
   gather = processes.gather_objects if shared else list
@@ -79,7 +84,7 @@ def make_scoring(reward: configs.Reward, task: Task, mesh: Mesh) -> Scoring:
   }
   host = _on_host(calls, task, mesh)
   device = jax.jit(device) if device else lambda *given: {}
-  return Scoring(lambda *given: _scores(rewards, device(*given) | host(*given)), False)
+  return Scoring(lambda *given: _scores(rewards, device(*given) | host(*given)), False, reads)
 
 
 def named_rewards(reward: configs.Reward, task: Task) -> list[Named]:
@@ -93,7 +98,9 @@ def named_rewards(reward: configs.Reward, task: Task) -> list[Named]:
     while name in {one.name for one in found}:
       count += 1
       name = f"{stem}_{count}"
-    found.append(Named(name, part.weight, call, with_known(call, part.args, task), part.fn))
+    args = with_known(call, part.args, task)
+    reads = RUNNING in inspect.signature(call).parameters
+    found.append(Named(name, part.weight, call, args, part.fn, reads))
   return found
 
 
@@ -106,10 +113,10 @@ def with_known(fn: Callable, args: Mapping[str, Any], task: Task) -> dict[str, A
 def _on_device(rewards: Sequence[Named], task: Task):
   """Decode, then all rewards mapped over B and S: {name: {part: [B, S]}}."""
 
-  def one(prediction, truth):
-    return {reward.name: _call(reward, prediction, truth) for reward in rewards}
+  def score(frozen, actions, batch, running=None):
+    def one(prediction, truth):
+      return {reward.name: _call(reward, prediction, truth, running) for reward in rewards}
 
-  def score(frozen, actions, batch):
     predictions = task.decode(frozen, actions, batch, None)
     over_samples = jax.vmap(one, in_axes=(0, None))
     return jax.vmap(over_samples)(predictions, task.truth(batch))
@@ -117,9 +124,10 @@ def _on_device(rewards: Sequence[Named], task: Task):
   return score
 
 
-def _call(reward: Named, prediction, truth) -> dict[str, Array]:
+def _call(reward: Named, prediction, truth, running) -> dict[str, Array]:
+  args = {**reward.args, RUNNING: running} if reward.running else reward.args
   try:
-    return _as_parts(reward.call(prediction, truth, **reward.args), reward.key)
+    return _as_parts(reward.call(prediction, truth, **args), reward.key)
   except _NEEDS_VALUES as error:
     raise UsageError(
       f"{reward.key} needs concrete numbers (numpy, if, float()). Mark it with @on_host from "
@@ -138,7 +146,7 @@ def _on_host(calls: Mapping[str, HostReward], task: Task, mesh: Mesh):
   def decode(frozen, actions, batch):
     return task.decode(frozen, actions, batch, None), task.truth(batch)
 
-  def score(frozen, actions, batch):
+  def score(frozen, actions, batch, running=None):
     predictions, truths = jax.tree.map(sharding.local_rows, decode(frozen, actions, batch))
     return {
       name: sharding.put_batch(mesh, call(predictions, truths)) for name, call in calls.items()

@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,24 +12,27 @@ from jax.sharding import AbstractMesh, Mesh
 from rtune import config as configs
 from rtune.config.names import build_part, check_args, resolve
 from rtune.data.cached import Cached
-from rtune.data.source import Example, Source, category_ids, warnings_of
+from rtune.data.class_counts import count_classes
+from rtune.data.source import Categories, Example, Source, category_ids, warnings_of
 from rtune.devices import processes, sharding
 from rtune.display import console
 from rtune.errors import DataError, UsageError
 from rtune.metrics.metric import Metric
 from rtune.policies.policy import Inputs, Policy
-from rtune.rewards.boxes import count_classes
+from rtune.policies.space import Labels
 from rtune.tasks.task import Task, bind, settings, view
+from rtune.training import choosing, follow
 from rtune.training.advantages import named
+from rtune.training.losses import OFFERED
 from rtune.training.optim import check_optim
-from rtune.training.scoring import with_known
+from rtune.training.scoring import RUNNING, with_known
 
 
 class Setup(NamedTuple):
   """A config made real. `config.task` says all that the task has learned from the data.
 
   `frozen` is what the task's functions take under this name; {} until there is one. `splits` is
-  what is evaluated on beside `val`.
+  what is evaluated on beside `val`, `target` another domain to adapt to, None where there is none.
   """
 
   config: configs.Config
@@ -40,6 +43,7 @@ class Setup(NamedTuple):
   splits: Mapping[str, Source]
   mesh: Mesh
   frozen: Any
+  target: Source | None = None
 
 
 def prepare(config: configs.Config) -> Setup:
@@ -56,17 +60,19 @@ def prepare(config: configs.Config) -> Setup:
   train = build_part(config.data.train, "data.train")
   val = build_part(config.data.val, "data.val")
   splits = {k: build_part(part, f"data.splits.{k}") for k, part in config.data.splits.items()}
-  for source in (train, val, *splits.values()):
+  target = build_part(config.data.target, "data.target") if config.data.target.fn else None
+  for source in (train, val, *splits.values(), *([target] if target else [])):
     for text in warnings_of(source):
       console.warn(text)
   task = bind(build_part(config.task, "task"), train)
-  for name, source in {"data.val": val, **splits}.items():
+  others = {"data.val": val, **splits} | ({"data.target": target} if target else {})
+  for name, source in others.items():
     _check_same_classes(train, source, name)
   config = dataclasses.replace(
     config,
     task=configs.Part(config.task.fn, settings(task)),
-    reward=_with_counts(config.reward, train),
   )
+  config = _with_counts(config, train)
   _check_names(config, task)
   metrics_of(config, task)
   policy = build_policy(config, task)
@@ -77,9 +83,11 @@ def prepare(config: configs.Config) -> Setup:
     )
   jax.eval_shape(policy.init, jax.random.key(0), example_inputs(task, val[0]))
   processes.same_everywhere(configs.to_json(config), "the config")
+  _check_adapting(config, task, target)
   if config.data.cache_mb:
     train, val = (Cached(source, config.data.cache_mb) for source in (train, val))
-  return Setup(config, task, policy, train, val, splits, mesh, {})
+    target = Cached(target, config.data.cache_mb) if target else None
+  return Setup(config, task, policy, train, val, splits, mesh, {}, target)
 
 
 def build_policy(config: configs.Config, task: Task) -> Policy:
@@ -125,15 +133,22 @@ def check_phase(task: Task, config: configs.Config, name: str) -> None:
   phase = getattr(config, name)
   supervised, losses = getattr(phase, "supervised", None), getattr(phase, "losses", ())
   mistakes = getattr(phase, "mistakes", None)
+  readers = {part.fn: resolve(part.fn) for part in losses}
   _check_part(supervised, f"{name}.supervised", given=4)
   for place, part in enumerate(losses):
     loss = resolve(part.fn)
-    first = next(iter(inspect.signature(loss).parameters), "")
-    if first != "scored":
-      check_args(loss, part.args, f"{name}.losses[{place}]", given=4)
+    whole = next(iter(inspect.signature(loss).parameters), "") == "scored"
+    key = f"{name}.losses[{place}]"
+    check_args(loss, part.args, key, 0 if whole else 4, OFFERED if whole else ())
   _check_part(mistakes, f"{name}.mistakes", given=3)
-  if mistakes is not None and bool(mistakes.fn) != bool(supervised.fn or losses):
+  alone = mistakes is not None and (
+    (mistakes.fn and not (supervised.fn or losses)) or (supervised.fn and not mistakes.fn)
+  )
+  if alone:
     raise UsageError(f"config.{name}.mistakes and config.{name}.supervised need each other.")
+  if getattr(phase, "nll_weight", 1) == 0 and not losses:
+    raise UsageError(f"config.{name}.nll_weight is 0 and there are no losses: nothing is learned.")
+  follow.check(phase, task, name, readers)
 
 
 def _check_batches(config: configs.Config, mesh: Mesh | AbstractMesh) -> None:
@@ -151,19 +166,24 @@ def _check_batches(config: configs.Config, mesh: Mesh | AbstractMesh) -> None:
   sharding.check_divisible(config.data.eval_batch_size, mesh, 1, "config.data.eval_batch_size")
 
 
-def _with_counts(reward: configs.Reward, train: Source) -> configs.Reward:
-  """Rewards with a parameter `class_counts` that nobody gave get those of the training data."""
-  counted = [part for part in (reward, *reward.fns) if _wants_counts(part.fn, part.args)]
-  if not counted:
-    return reward
-  counts = tuple(int(count) for count in count_classes(train))
+def _with_counts(config: configs.Config, train: Source) -> configs.Config:
+  """Rewards and losses with a parameter `class_counts` that nobody gave get the training data's."""
+  counts: tuple[int, ...] = ()
 
   def given(part):
+    nonlocal counts
+    if not _wants_counts(part.fn, part.args):
+      return part
+    counts = counts or tuple(int(count) for count in count_classes(train))
     return dataclasses.replace(part, args={**part.args, "class_counts": counts})
 
-  fns = tuple(given(part) if part in counted else part for part in reward.fns)
-  reward = given(reward) if reward in counted else reward
-  return dataclasses.replace(reward, fns=fns)
+  def losses(settings):
+    return dataclasses.replace(settings, losses=tuple(given(part) for part in settings.losses))
+
+  imitating = {n: losses(getattr(config, n)) for n in ("mle", "control", "pseudo", "active")}
+  reward = losses(given(config.reward))
+  reward = dataclasses.replace(reward, fns=tuple(given(part) for part in reward.fns))
+  return dataclasses.replace(config, reward=reward, **imitating)
 
 
 def _wants_counts(fn: str, args: Collection[str]) -> bool:
@@ -174,15 +194,40 @@ def _wants_counts(fn: str, args: Collection[str]) -> bool:
 def _check_names(config: configs.Config, task: Task) -> None:
   """Rewards and extra losses: a typo must not come to light after hours of imitation."""
   reward = config.reward
+  readers: dict[str, Callable] = {}
   several = {f"reward.fns[{place}]": part for place, part in enumerate(reward.fns)}
   for key, part in {"reward": reward, **several}.items():
     if part.fn:
       fn = resolve(part.fn)
-      check_args(fn, with_known(fn, part.args, task), key, given=2)
+      check_args(fn, with_known(fn, part.args, task), key, given=2, offered=(RUNNING,))
+      readers[part.fn] = fn
   if "reward" in config.phases and not callable(named(reward.baseline)):
     raise UsageError(f"config.reward.baseline: {reward.baseline} is no function.")
+  if "reward" in config.phases:
+    follow.check(reward, task, "reward", readers)
   for name in config.phases:
     check_phase(task, config, name)
+
+
+def _check_adapting(config: configs.Config, task: Task, target: Source | None) -> None:
+  """A phase that adapts needs images to adapt to, and labels that are maps."""
+  for name in config.phases:
+    adapt = getattr(getattr(config, name), "adapt", configs.Adapt())
+    if not adapt.by:
+      continue
+    key = f"config.{name}.adapt"
+    if target is None:
+      raise UsageError(f"{key}.by is {adapt.by!r}, but config.data.target names no images.")
+    if not isinstance(task.space(), Labels):
+      raise UsageError(f"{key}.by is {adapt.by!r}, but answers are no label maps; leave it empty.")
+    if adapt.by == "person":
+      if adapt.budget > len(target):
+        raise UsageError(f"{key}.budget is {adapt.budget}; data.target has {len(target)} images.")
+      if not callable(choosing.named(adapt.choose)):
+        raise UsageError(f"{key}.choose: {adapt.choose} is no function.")
+      if adapt.labels.fn:
+        labels = build_part(adapt.labels, f"{name}.adapt.labels")
+        _check_same_classes(target, labels, f"{key}.labels")
 
 
 def _check_part(part: configs.Part | None, key: str, given: int) -> None:
@@ -192,6 +237,9 @@ def _check_part(part: configs.Part | None, key: str, given: int) -> None:
 
 def _check_same_classes(train: Source, other: Source, name: str) -> None:
   ours, theirs = category_ids(train), category_ids(other)
+  names = [source.classes for source in (train, other) if isinstance(source, Categories)]
+  if ours == theirs and len(names) == 2 and list(names[0]) != list(names[1]):
+    ours, theirs = names  # the same numbers, of other things
   if ours != theirs:
     what = "Training and validation data" if name == "data.val" else f"Training data and {name}"
     raise DataError(

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
 from rtune.policies.policy import Policy
+from rtune.rewards.running import Running
 from rtune.tasks.task import Task
 
 Batch = Mapping[str, Array]
@@ -36,6 +37,8 @@ class State(NamedTuple):
     skipped_in_a_row: those since the last one that was finite.
     unrewarded: updates that were not applied because no answer of the batch had a valid reward.
     unrewarded_in_a_row: those since the last batch that had one.
+    running: what `config.<phase>.running` follows in the predictions; None where it names nothing.
+    teacher: a mean of the parameters so far, which labels images; None where nobody asks for it.
   """
 
   step: Int[Array, ""]
@@ -45,6 +48,8 @@ class State(NamedTuple):
   skipped_in_a_row: Int[Array, ""]
   unrewarded: Int[Array, ""]
   unrewarded_in_a_row: Int[Array, ""]
+  running: Any = None
+  teacher: Any = None
 
 
 class Programs(NamedTuple):
@@ -69,6 +74,7 @@ class Making(NamedTuple):
     shardings: where the state lives, before and after.
     reference: parameters that tuning starts from; read where a loss asks for them.
     clock: context manager that adds up seconds under a name.
+    running: the statistic that rewards and losses may read, if there is one.
   """
 
   task: Task
@@ -81,6 +87,7 @@ class Making(NamedTuple):
   mesh: Mesh
   reference: Any
   clock: Callable[[str], Any]
+  running: Running | None = None
 
 
 class Learned(NamedTuple):
@@ -178,6 +185,8 @@ def apply_update(
     (state.skipped_in_a_row + 1) * bad + state.skipped_in_a_row * unrewarded,
     state.unrewarded + unrewarded,
     (state.unrewarded_in_a_row + 1) * unrewarded,
+    state.running,
+    state.teacher,
   )
   metrics = {
     "loss": loss,

@@ -128,3 +128,15 @@ def test_more_effort_is_refused_before_training_where_there_is_no_search():
     UsageError, match=r"config.eval_beam is 2, but .*agent.py:policy has no other"
   ):
     prepare(toy_config("agent", eval_beam=2))
+
+
+@pytest.mark.usefixtures("quick_compiles")
+def test_a_task_that_must_have_labels_says_so(finished, monkeypatch):
+  run = restore.restore(finished("agent"))
+
+  def example(self, raw, rng):
+    return {"image": raw["image"], "label": raw["label_of_a_person"]}
+
+  monkeypatch.setattr(type(run.task), "example", example)
+  with pytest.raises(UsageError, match=r"asks for 'label_of_a_person'. Give its view an `unlabel"):
+    restore.load_params(run)

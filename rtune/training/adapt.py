@@ -1,0 +1,212 @@
+"""Learning from another domain's images: the model labels them itself, or a person some of them.
+
+A phase whose settings say `adapt.by` trains on `config.data.target` beside its own data. What it is
+trained on stands in the workdir, in labels/<phase>: a folder of label maps for each round, or the
+list of images to label. It is made once, so a run that is resumed trains on the same labels.
+
+Dimension key:
+  B: batch of images
+  H, W: height and width in pixels
+  C: classes
+"""
+
+import json
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from PIL import Image
+
+from rtune import config as configs
+from rtune.config.names import build_part
+from rtune.data.mixed import Chosen, Mixed
+from rtune.data.source import Example, Source
+from rtune.devices import processes
+from rtune.display import console
+from rtune.errors import UsageError
+from rtune.predictions import certainty
+from rtune.predictions.labels import IGNORE
+from rtune.store import run_files
+from rtune.training import choosing
+from rtune.training.labeling import Labeled, label
+from rtune.training.setup import Setup
+
+SUMMARY = "summary.json"
+CHOSEN = "chosen.txt"
+
+
+class Span(NamedTuple):
+  """Steps of a phase, from `first` on and before `last`, that are trained on one source."""
+
+  first: int
+  last: int
+  source: Source
+
+
+def spans(
+  setup: Setup, phase: str, folder: pathlib.Path, done: int, params: Callable[[], Any]
+) -> Iterator[Span]:
+  """What a phase trains on after `done` steps.
+
+  Args:
+    params: () -> the parameters that label images, as they are when a round begins.
+
+  Raises:
+    UsageError: a person has labels to give before training can go on.
+  """
+  settings = getattr(setup.config, phase)
+  adapt = getattr(settings, "adapt", configs.Adapt())
+  if not adapt.by:
+    yield Span(done, settings.steps, setup.train)
+    return
+  folder = folder / "labels" / phase
+  rounds = adapt.rounds if adapt.by == "model" else 1
+  for number in range(rounds):
+    first, last = (settings.steps * n // rounds for n in (number, number + 1))
+    if done >= last:
+      continue
+    if adapt.by == "model":
+      own = _self_labeled(setup, adapt, folder / f"round_{number + 1}", params, phase)
+    else:
+      own = _labeled_by_people(setup, adapt, folder, params, phase)
+    source = Mixed(setup.train, own, adapt.mix) if adapt.mix > 0 else own
+    yield Span(max(done, first), last, source)
+
+
+class SelfLabeled:
+  """Images of a source with those labels of a folder that are sure enough."""
+
+  def __init__(self, images: Source, folder: pathlib.Path, least_C: np.ndarray):
+    self._images, self._folder, self._least_C = images, folder, least_C
+
+  def __len__(self) -> int:
+    return len(self._images)
+
+  def __getitem__(self, index: int) -> Example:
+    labels, levels = read_labels(self._folder, index)
+    sure = levels >= self._least_C[labels]
+    label_map = np.where(sure, labels, IGNORE).astype(np.int16)
+    return {**self._images[index], "label_map": label_map}
+
+
+def write_labels(folder: pathlib.Path, found: Labeled) -> None:
+  """Two PNGs of an image: labels, and how sure of them the model is."""
+  pictures = {"labels": found.labels, "sure": found.levels}
+  for name, picture in pictures.items():
+    Image.fromarray(picture).save(folder / f"{found.index:07d}_{name}.png")
+
+
+def read_labels(folder: pathlib.Path, index: int) -> tuple[np.ndarray, np.ndarray]:
+  """Labels and levels [H, W] that `write_labels` wrote."""
+  read = []
+  for name in ("labels", "sure"):
+    with Image.open(folder / f"{index:07d}_{name}.png") as picture:
+      read.append(np.asarray(picture).astype(np.int64))
+  return read[0], read[1]
+
+
+def _self_labeled(
+  setup: Setup, adapt: configs.Adapt, folder: pathlib.Path, params: Callable[[], Any], phase: str
+) -> Source:
+  """The target's images with the model's own labels, made and written unless they are there."""
+  path = folder / SUMMARY
+  if not path.is_file():
+    folder.mkdir(parents=True, exist_ok=True)
+    counts_KCL = np.zeros((3, len(setup.task.classes), certainty.LEVELS), np.int64)
+    for found in label(setup, params(), setup.target, f"{phase}: labels"):
+      write_labels(folder, found)
+      counts_KCL += _counts(found, counts_KCL.shape[1])
+    counts_KCL = sum(processes.gather_objects([counts_KCL]))
+    if jax.process_index() == 0:
+      summary = _summary(setup.task.classes, adapt, counts_KCL)
+      run_files.write_whole(path, json.dumps(summary, indent=2) + "\n")
+    processes.barrier(f"labels of {phase}")
+  summary = json.loads(path.read_text())
+  right = "" if summary["right"] is None else f", {summary['right']:.1%} of them right"
+  console.stage(
+    f"{phase}: {summary['kept']:.1%} of the pixels of {len(setup.target)} images are labeled by "
+    f"the model{right}"
+  )
+  least_C = np.array([summary["levels"][name] for name in setup.task.classes])
+  return SelfLabeled(setup.target, folder, least_C)
+
+
+def _counts(found: Labeled, classes: int) -> np.ndarray:
+  """[K, C, L]: pixels by class and level: all, those whose truth is known, and the right ones."""
+  pixels = [(found.labels, found.levels)]
+  if found.truth is None:
+    pixels += [(found.labels[:0], found.levels[:0])] * 2
+  else:
+    for which in (found.truth != IGNORE, found.truth == found.labels):
+      pixels.append((found.labels[which][None], found.levels[which][None]))
+  return np.stack([certainty.count_levels(*both, classes) for both in pixels])
+
+
+def _summary(
+  classes: Sequence[str], adapt: configs.Adapt, counts_KCL: np.ndarray
+) -> dict[str, Any]:
+  """From which level on labels of each class are kept; shares of what is, and of what is right."""
+  if adapt.select == "balanced":
+    least_C = certainty.surest(counts_KCL[0], adapt.share)
+  else:
+    least_C = np.full(len(classes), certainty.level_of(adapt.threshold))
+  is_kept_CL = np.arange(certainty.LEVELS) >= least_C[:, None]
+  made, known, right = (counts_KCL * is_kept_CL).sum(axis=2)
+  of_all = counts_KCL[0].sum(axis=1)
+  shares = made / np.maximum(of_all, 1)
+  return {
+    "kept": float(made.sum() / of_all.sum()),
+    "right": float(right.sum() / known.sum()) if known.any() else None,
+    "kept_by_class": dict(zip(classes, shares.round(4).tolist(), strict=True)),
+    "levels": dict(zip(classes, least_C.tolist(), strict=True)),
+  }
+
+
+def _labeled_by_people(
+  setup: Setup, adapt: configs.Adapt, folder: pathlib.Path, params: Callable[[], Any], phase: str
+) -> Source:
+  """The images that were chosen, with labels that a person has given.
+
+  Where the target has labels they are those: so that it can be tried what labeling would bring.
+  """
+  path = folder / CHOSEN
+  if not path.is_file():
+    _choose(setup, adapt, path, params, phase)
+  chosen = [int(line.split("\t")[0]) for line in path.read_text().splitlines()[1:]]
+  if adapt.labels.fn:
+    return build_part(adapt.labels, f"{phase}.adapt.labels")
+  own = Chosen(setup.target, chosen)
+  bare = [number for number in range(len(own)) if (own[number]["label_map"] == IGNORE).all()]
+  if bare:
+    raise UsageError(
+      f"{path} lists {len(chosen)} images to label, and {len(bare)} of them have no label. Label "
+      f"them, name the source of their masks in config.{phase}.adapt.labels, and start the same "
+      "command with --allow_config_change."
+    )
+  return own
+
+
+def _choose(
+  setup: Setup, adapt: configs.Adapt, path: pathlib.Path, params: Callable[[], Any], phase: str
+) -> None:
+  """Writes the list of images to label: place in the source, name or id, scores."""
+  classes = len(setup.task.classes)
+  looked = [
+    (found.index, choosing.look(found.labels, found.entropy, classes))
+    for found in label(setup, params(), setup.target, f"{phase}: images to label")
+  ]
+  looked = sorted(processes.gather_objects(looked), key=lambda pair: pair[0])
+  images = [image for _, image in looked]
+  rng = np.random.default_rng(setup.config.seed)
+  chosen = choosing.named(adapt.choose)(images, adapt.budget, rng)
+  names = getattr(setup.target, "names", None)
+  lines = ["place\tname\tentropy\timpurity"]
+  for place in chosen:
+    name = names[place] if names else setup.target[place]["image_id"]
+    lines.append(f"{place}\t{name}\t{images[place].entropy:.4f}\t{images[place].impurity:.4f}")
+  if jax.process_index() == 0:
+    run_files.write_whole(path, "\n".join(lines) + "\n")
+  processes.barrier(f"images chosen in {phase}")
+  console.stage(f"{phase}: {len(chosen)} of {len(images)} images chosen, see {path}")

@@ -1,0 +1,309 @@
+"""Whole runs of semantic segmentation on scenes, and what other commands make of them."""
+
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rtune import evaluate, predict
+from rtune.analyze.__main__ import main as analyze
+from rtune.config.load import load_config
+from rtune.data.scenes.labeled import LabeledShapes
+from rtune.data.sources.coco_labels import CocoLabels
+from rtune.devices import processes
+from rtune.display.logs import read_metrics
+from rtune.errors import UsageError
+from rtune.predictions.labels import IGNORE
+from rtune.report import write
+from rtune.store import run_files
+from rtune.training import adapt, loop
+from rtune.training.setup import prepare
+
+CONFIG = pathlib.Path(__file__).resolve().parents[2] / "configs" / "segmentation_miou.py"
+SMALL = {"tensorboard": False, "log_every": 1, "eval_every": 0, "report": False}
+STEPS = {"mle": 6, "control": 4, "pseudo": 6, "active": 4, "reward": 6}
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch, quick_compiles):
+  """Commands start up as in one process of many tests: without settings that outlast them."""
+  monkeypatch.setattr(processes, "start", lambda auto=False: None)
+
+
+def load(variant="tiny", **changes):
+  flags = SMALL | {f"{phase}.steps": steps for phase, steps in STEPS.items()}
+  flags |= {f"{phase}.optim.warmup_steps": 1 for phase in STEPS}
+  flags |= {key.replace("__", "."): value for key, value in changes.items()}
+  return load_config(f"{CONFIG}:{variant}", [(key, str(value)) for key, value in flags.items()])
+
+
+def adapting(**changes):
+  """`adapt_pseudo` in the sizes of `tiny`."""
+  scene = {"size": 24, "num": 12}
+  args = {f"data__{n}__args__{k}": v for n in ("val", "splits__source") for k, v in scene.items()}
+  args |= {"data__target__args__size": 24, "data__target__args__num": 5}
+  args |= {"data__train__args__size": 24, "task__args__image_size": (24, 24)}
+  args |= {"policy__args__network__args": {"width": 4, "depth": 1}, "data__eval_batch_size": 4}
+  args |= {f"{phase}__batch_size": 4 for phase in STEPS}
+  return load("adapt_pseudo", **(args | changes))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, quick_compiles) -> pathlib.Path:
+  folder = tmp_path_factory.mktemp("segmentation") / "run"
+  loop.run(load(), str(folder))
+  return folder
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory, quick_compiles) -> pathlib.Path:
+  """A run that labels images twice, by a mean of its weights, and tunes on its labels. Read only."""
+  folder = tmp_path_factory.mktemp("adapted") / "run"
+  loop.run(adapting(pseudo__adapt__rounds=2, pseudo__adapt__teacher=0.5), str(folder))
+  return folder
+
+
+def cut_back(run, folder, phase, step):
+  """A copy of a run that was stopped in a phase after this checkpoint."""
+  shutil.copytree(run, folder)
+  results = run_files.read_results(folder)
+  order = run_files.read_config(run).phases
+  for name in order[order.index(phase) :]:
+    del results[name]
+    run_files.weights_path(folder, name).unlink()
+  (folder / "results.json").write_text(json.dumps(results))
+  for path in (folder / "checkpoints").iterdir():
+    if path.name.isdigit() and int(path.name) > step:
+      shutil.rmtree(path)
+
+
+def test_results_of_every_phase(run):
+  results = run_files.read_results(run)
+  for phase in ("mle", "reward"):
+    assert {"val/mIoU", "val/mAcc", "val/aAcc", "true/mIoU", "val/IoU/cross"} <= set(results[phase])
+    assert "val/reward" not in results[phase], "this reward has no value outside of training"
+  args = run_files.read_config(run).task.args
+  assert args["classes"] == list(LabeledShapes("val", 1).classes)
+  rows = [row for row in read_metrics(run) if "log_prob_gap" in row]
+  assert len(rows) == 6 and max(row["log_prob_gap"] for row in rows) < 1e-5
+  assert all(row["reward/std"] > 0 for row in rows)
+
+
+def test_a_stopped_run_goes_on_with_its_statistic(tmp_path):
+  config = load(checkpoints__every=2, checkpoints__keep_every=2)
+  whole, folder = tmp_path / "whole", tmp_path / "run"
+  loop.run(config, str(whole))
+  cut_back(whole, folder, "reward", 8)
+  loop.run(config, str(folder))
+  paths = [run_files.weights_path(one, "reward") for one in (whole, folder)]
+  assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_evaluation_says_the_same(run, tmp_path):
+  folder = tmp_path / "run"
+  shutil.copytree(run, folder)
+  assert evaluate.main([f"--workdir={folder}"]) == 0
+  done = json.loads((folder / "evaluation_reward.json").read_text())
+  results = run_files.read_results(run)["reward"]
+  assert done["metrics"]["mIoU"] == pytest.approx(results["val/mIoU"])
+  source = LabeledShapes(**run_files.read_config(run).data.val.args)
+  assert done["confusion"]["classes"] == list(done["classes"]) == list(source.classes)
+  counts, expected = np.array(done["confusion"]["counts"]), np.zeros(12, int)
+  for index in range(len(source)):
+    expected += np.bincount(source[index]["label_map"].ravel(), minlength=12)
+  assert (counts.sum(axis=1) == expected).all()
+  assert np.trace(counts) / counts.sum() == pytest.approx(results["val/aAcc"])
+
+
+def test_predictions_are_label_maps_in_the_size_of_the_image(run, tmp_path):
+  (tmp_path / "in").mkdir()
+  image = Image.fromarray(LabeledShapes("val", 1, size=48)[0]["image"]).resize((60, 33))
+  image.save(tmp_path / "in" / "7.png")
+  out = tmp_path / "out"
+  assert predict.main([f"--workdir={run}", f"{tmp_path / 'in'}", f"--out={out}"]) == 0
+  (written,) = (out / "predictions").iterdir()
+  with Image.open(written) as labels:
+    assert labels.size == (60, 33) and np.asarray(labels).max() < 12
+  assert (out / "7_predicted.png").is_file()
+
+
+def test_reported_and_analyzed(run, tmp_path):
+  folder = tmp_path / "run"
+  shutil.copytree(run, folder)
+  page = write.write_report(folder).read_text()
+  assert "mIoU" in page and "Confusion: which share" in page and "truth, tuned" in page
+  assert analyze([f"--workdir={folder}", "--images=2", "--samples=6", "--chunk=3"]) == 0
+  assert (folder / "analysis" / "best_of_n.png").is_file()
+
+
+@pytest.mark.parametrize("variant", ["class_weights", "soft_jaccard", "lovasz", "expectation"])
+def test_losses_that_take_the_place_of_cross_entropy(run, variant, tmp_path):
+  sizes = {"data__val__args__num": 4, "data__splits__true__args__num": 4, "control__batch_size": 4}
+  config = load(variant, init_from=run, **sizes, data__train__args__size=24,
+                task__args__image_size=(24, 24), data__train__args__num=50,
+                policy__args__network__args={"width": 4, "depth": 1})  # fmt: skip
+  loop.run(config, str(tmp_path))
+  rows = [row for row in read_metrics(tmp_path) if "nll" in row]
+  assert len(rows) == 4
+  assert all(row["grad_norm"] > 0 and row["loss"] != pytest.approx(row["nll"]) for row in rows)
+
+
+def test_labels_of_a_round_are_made_by_the_model_of_that_time(adapted):
+  results = run_files.read_results(adapted)
+  assert set(results) == {"mle", "control", "pseudo", "reward", "seconds"}
+  folders = sorted(path.name for path in (adapted / "labels" / "pseudo").iterdir())
+  assert folders == ["round_1", "round_2"]
+  assert [path.name for path in (adapted / "labels" / "reward").iterdir()] == ["round_1"]
+  maps = {}
+  for phase, number in (("pseudo", 1), ("pseudo", 2), ("reward", 1)):
+    folder = adapted / "labels" / phase / f"round_{number}"
+    maps[phase, number] = np.stack([adapt.read_labels(folder, index) for index in range(5)])
+    summary = json.loads((folder / adapt.SUMMARY).read_text())
+    assert 0.5 <= summary["kept"] < 0.7 and 0 <= summary["right"] <= 1
+  assert (maps["pseudo", 1] == maps["reward", 1]).all(), "both begin where imitation ended"
+  assert (maps["pseudo", 1] != maps["pseudo", 2]).any()
+
+
+def test_self_labeled_images_leave_out_what_is_not_sure(adapted):
+  config = run_files.read_config(adapted)
+  setup = prepare(config)
+  folder = adapted / "labels" / "pseudo" / "round_1"
+  levels = json.loads((folder / adapt.SUMMARY).read_text())["levels"]
+  source = adapt.SelfLabeled(setup.target, folder, np.array([*levels.values()]))
+  kept = total = 0
+  for index in range(len(source)):
+    example = source[index]
+    labels, sure = adapt.read_labels(folder, index)
+    known = example["label_map"] != IGNORE
+    assert (example["label_map"][known] == labels[known]).all()
+    kept, total = kept + known.sum(), total + known.size
+    assert (example["image"] == setup.target[index]["image"]).all()
+  assert kept / total == pytest.approx(json.loads((folder / adapt.SUMMARY).read_text())["kept"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [12, 14])
+def test_a_stopped_adaptation_goes_on_with_the_labels_it_had(step, tmp_path):
+  """Once within a round, once where the next one begins, with a teacher in the checkpoint."""
+  config = adapting(
+    pseudo__adapt__rounds=2, pseudo__adapt__teacher=0.5, reward__steps=2,
+    checkpoints__every=1, checkpoints__keep_every=1,
+  )  # fmt: skip
+  whole, folder = tmp_path / "whole", tmp_path / "run"
+  loop.run(config, str(whole))
+  cut_back(whole, folder, "pseudo", step)
+  loop.run(config, str(folder))
+  for phase in ("pseudo", "reward"):
+    paths = [run_files.weights_path(one, phase) for one in (whole, folder)]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def active(**changes):
+  return adapting(phases=("mle", "active"), active__adapt__budget=2, **changes)
+
+
+@pytest.mark.parametrize("choose", ["random", "impurity"])
+def test_chosen_images_are_trained_on(adapted, choose, tmp_path):
+  config = active(init_from=adapted, active__adapt__choose=choose, active__adapt__mix=0.0)
+  results = loop.run(config, str(tmp_path))
+  assert "val/mIoU" in results["active"]
+  head, *lines = (tmp_path / "labels" / "active" / adapt.CHOSEN).read_text().splitlines()
+  assert head.split("\t") == ["place", "name", "entropy", "impurity"] and len(lines) == 2
+
+
+def write_masks(folder, scenes, numbers):
+  """Scenes as files that `CocoLabels` reads; only those of `numbers` have masks."""
+  for name in ("images", "masks"):
+    (folder / name).mkdir(parents=True, exist_ok=True)
+  records = []
+  for index in range(len(scenes)):
+    raw = scenes[index]
+    Image.fromarray(raw["image"]).save(folder / "images" / f"{index}.png")
+    records.append({"file_name": f"{index}.png", "id": index})
+    if index in numbers:
+      mask = raw["label_map"].astype(np.uint8)
+      Image.fromarray(mask).save(folder / "masks" / f"{index}.png")
+  info = {"image_root": "images", "mask_root": "masks"}
+  path = folder / "own.json"
+  path.write_text(json.dumps({"info": info, "classes": list(scenes.classes), "images": records}))
+  return path
+
+
+def test_a_person_is_asked_for_labels_and_they_are_read(adapted, tmp_path):
+  scenes = LabeledShapes("train", 5, size=24, seed=1)
+  path = write_masks(tmp_path / "data", scenes, ())
+  target = {"data__target__fn": "rtune.data.sources.coco_labels:CocoLabels",
+            "data__target__args": {"annotations": str(path), "unlabeled": True}}  # fmt: skip
+  workdir = tmp_path / "run"
+  with pytest.raises(UsageError, match="lists 2 images to label, and 2 of them have no label"):
+    loop.run(active(init_from=adapted, **target), str(workdir))
+  lines = (workdir / "labels" / "active" / adapt.CHOSEN).read_text().splitlines()[1:]
+  chosen = [int(line.split("\t")[1].removesuffix(".png")) for line in lines]
+  write_masks(tmp_path / "data", scenes, chosen)
+  listed = tmp_path / "data" / "chosen.json"
+  data = json.loads(path.read_text())
+  data["images"] = [one for one in data["images"] if one["id"] in chosen]
+  listed.write_text(json.dumps(data))
+  labels = {"active__adapt__labels__fn": "rtune.data.sources.coco_labels:CocoLabels",
+            "active__adapt__labels__args": {"annotations": str(listed)}}  # fmt: skip
+  config = active(init_from=adapted, **target, **labels)
+  results = loop.run(config, str(workdir), allow_config_change=True)
+  assert "val/mIoU" in results["active"]
+  assert len(CocoLabels(str(listed))) == 2
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"data__target__fn": ""}, "config.data.target names no images"),
+    ({"pseudo__adapt__select": "best"}, "config.pseudo.adapt.select is 'best'"),
+    ({"pseudo__adapt__share": 1.5}, "config.pseudo.adapt.share is 1.5"),
+    ({"reward__running__fn": ""}, "config.reward.running.fn is empty"),
+    ({"reward__adapt__by": "me"}, "config.reward.adapt.by is 'me'"),
+    ({"phases": ("mle", "active"), "active__adapt__budget": 50}, "data.target has 5 images"),
+    (
+      {"phases": ("mle", "active"), "active__adapt__budget": 2, "active__adapt__choose": "best"},
+      "rtune.training.choosing has no 'best'",
+    ),
+  ],
+)
+def test_settings_that_make_no_sense_are_refused_before_training(changes, message):
+  with pytest.raises(UsageError, match=message):
+    prepare(adapting(**changes))
+
+
+def test_a_source_of_boxes_is_refused():
+  with pytest.raises(UsageError, match="needs a source of label maps"):
+    prepare(load(data__train__fn="rtune.data.scenes.shapes:Shapes"))
+
+
+@pytest.mark.slow
+def test_camvid_runs(shared_data, tmp_path):
+  folder = shared_data / "semseg" / "camvid" / "dev"
+  files = {f"data__{s}__args__annotations": folder / f"{s}.json" for s in ("train", "val")}
+  config = load("coco_json", **files, mle__batch_size=4, reward__batch_size=4)
+  results = loop.run(config, str(tmp_path))
+  assert 0 <= results["reward"]["val/mIoU"] <= 1 and "val/IoU/Pedestrian" in results["reward"]
+
+
+@pytest.mark.slow
+def test_the_setting_of_cityscapes_takes_its_first_steps(tmp_path):
+  """Through windows in evaluation, with the auxiliary head's loss."""
+  scene = {"fn": "rtune.data.scenes.labeled:LabeledShapes"}
+  data = {f"data__{split}__{k}": v for split in ("train", "val") for k, v in scene.items()}
+  for split, num in (("train", 8), ("val", 2)):
+    data[f"data__{split}__args"] = {"split": split, "num": num, "size": 64}
+  steps = {f"{phase}__{k}": v for phase in ("mle", "reward") for k, v in (("steps", 1), ("batch_size", 2))}
+  network = {"backbone": "small", "width": 16}
+  config = load("paper", **data, **(steps | {f"{p}__optim__warmup_steps": 0 for p in STEPS}),
+                task__args__image_size=(32, 32), task__args__eval_size=(64, 64),
+                policy__args__window=(32, 32), policy__args__network__args=network)  # fmt: skip
+  results = loop.run(config, str(tmp_path))
+  assert 0 <= results["reward"]["val/mIoU"] <= 1
+  rows = read_metrics(tmp_path)
+  assert all(row["skipped"] == 0 for row in rows)
+  assert all(row["auxiliary_nll"] > 0 for row in rows if "auxiliary_nll" in row)
+  assert sum("auxiliary_nll" in row for row in rows) == 2
