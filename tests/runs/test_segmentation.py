@@ -1,13 +1,17 @@
 """Whole runs of semantic segmentation on scenes, and what other commands make of them."""
 
 import json
+import os
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from rtune import config as configs
 from rtune import evaluate, predict
 from rtune.analyze.__main__ import main as analyze
 from rtune.config.load import load_config
@@ -18,7 +22,7 @@ from rtune.display.logs import read_metrics
 from rtune.errors import UsageError
 from rtune.predictions.labels import IGNORE
 from rtune.report import write
-from rtune.store import run_files
+from rtune.store import run_files, weights
 from rtune.training import adapt, loop
 from rtune.training.setup import prepare
 
@@ -60,7 +64,7 @@ def run(tmp_path_factory, quick_compiles) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def adapted(tmp_path_factory, quick_compiles) -> pathlib.Path:
-  """A run that labels images twice, by a mean of its weights, and tunes on its labels. Read only."""
+  """A run that labels images twice by a mean of its weights, and tunes on labels. Read only."""
   folder = tmp_path_factory.mktemp("adapted") / "run"
   loop.run(adapting(pseudo__adapt__rounds=2, pseudo__adapt__teacher=0.5), str(folder))
   return folder
@@ -176,7 +180,7 @@ def test_self_labeled_images_leave_out_what_is_not_sure(adapted):
   kept = total = 0
   for index in range(len(source)):
     example = source[index]
-    labels, sure = adapt.read_labels(folder, index)
+    labels, _ = adapt.read_labels(folder, index)
     known = example["label_map"] != IGNORE
     assert (example["label_map"][known] == labels[known]).all()
     kept, total = kept + known.sum(), total + known.size
@@ -296,7 +300,8 @@ def test_the_setting_of_cityscapes_takes_its_first_steps(tmp_path):
   data = {f"data__{split}__{k}": v for split in ("train", "val") for k, v in scene.items()}
   for split, num in (("train", 8), ("val", 2)):
     data[f"data__{split}__args"] = {"split": split, "num": num, "size": 64}
-  steps = {f"{phase}__{k}": v for phase in ("mle", "reward") for k, v in (("steps", 1), ("batch_size", 2))}
+  one = {"steps": 1, "batch_size": 2}
+  steps = {f"{phase}__{k}": v for phase in ("mle", "reward") for k, v in one.items()}
   network = {"backbone": "small", "width": 16}
   config = load("paper", **data, **(steps | {f"{p}__optim__warmup_steps": 0 for p in STEPS}),
                 task__args__image_size=(32, 32), task__args__eval_size=(64, 64),
@@ -307,3 +312,37 @@ def test_the_setting_of_cityscapes_takes_its_first_steps(tmp_path):
   assert all(row["skipped"] == 0 for row in rows)
   assert all(row["auxiliary_nll"] > 0 for row in rows if "auxiliary_nll" in row)
   assert sum("auxiliary_nll" in row for row in rows) == 2
+
+
+@pytest.mark.slow
+def test_four_devices_are_one(tmp_path):
+  """With a running statistic, labels that the model makes itself, and a teacher."""
+  plain = {"name": "sgd", "b1": 0.0, "lr": 0.1, "warmup_steps": 0}
+  changes = {f"{phase}__optim__{k}": v for phase in STEPS for k, v in plain.items()}
+  config = adapting(pseudo__adapt__rounds=2, pseudo__adapt__teacher=0.5, **changes)
+  (tmp_path / "config.json").write_text(configs.to_json(config))
+  script = (
+    "import sys; from rtune import config; from rtune.training import loop\n"
+    "loop.run(config.from_json(open(sys.argv[1]).read()), sys.argv[2])"
+  )
+  for devices in (1, 4):
+    environment = {**os.environ, "PYTHONPATH": str(CONFIG.parents[1])}
+    environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    command = [
+      sys.executable,
+      "-c",
+      script,
+      str(tmp_path / "config.json"),
+      str(tmp_path / str(devices)),
+    ]
+    subprocess.run(command, env=environment, check=True)
+  one, four = tmp_path / "1", tmp_path / "4"
+  for phase in config.phases:
+    leaves = [
+      weights.flatten(weights.load_weights(run_files.weights_path(f, phase))) for f in (one, four)
+    ]
+    for name, value in leaves[0].items():
+      np.testing.assert_allclose(leaves[1][name], value, atol=5e-6, err_msg=f"{phase} {name}")
+  for number in (1, 2):
+    made = [adapt.read_labels(f / "labels" / "pseudo" / f"round_{number}", 0) for f in (one, four)]
+    assert (made[0][0] == made[1][0]).mean() > 0.99
