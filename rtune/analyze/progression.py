@@ -44,7 +44,10 @@ def evaluations(run: Restored, source: Source) -> list[Row]:
       f"and {len(kept)} more checkpoints. A run with --config.eval_every=N logs one every N steps; "
       "--config.checkpoints.keep_every=N keeps what this command can evaluate."
     )
-  return [rows[step] for step in sorted(rows)]
+  shown = [rows[step] for step in sorted(rows)]
+  # Of a task without headline, what every evaluation has: that at the end of a phase may have more.
+  names = [name for name in (shown[0] if shown else ()) if all(name in row for row in shown)]
+  return [{name: row[name] for name in names} for row in shown]
 
 
 def _logged(run: Restored) -> list[Row]:
