@@ -136,10 +136,15 @@ def check_phase(task: Task, config: configs.Config, name: str) -> None:
   readers = {part.fn: resolve(part.fn) for part in losses}
   _check_part(supervised, f"{name}.supervised", given=4)
   for place, part in enumerate(losses):
-    loss = resolve(part.fn)
-    whole = next(iter(inspect.signature(loss).parameters), "") == "scored"
-    key = f"{name}.losses[{place}]"
+    loss, key = readers[part.fn], f"{name}.losses[{place}]"
+    parameters = inspect.signature(loss).parameters
+    whole = next(iter(parameters), "") == "scored"
     check_args(loss, part.args, key, 0 if whole else 4, OFFERED if whole else ())
+    if whole and "reference" in parameters and name != "reward":
+      raise UsageError(
+        f"config.{key}.fn: {part.fn} compares with the model before tuning, which only the phase "
+        "reward has. Name it in config.reward.losses."
+      )
   _check_part(mistakes, f"{name}.mistakes", given=3)
   alone = mistakes is not None and (
     (mistakes.fn and not (supervised.fn or losses)) or (supervised.fn and not mistakes.fn)
