@@ -1,6 +1,7 @@
 """Masks in folders as people have them: every layout, and every way in which files can be wrong."""
 
 import json
+import shutil
 import struct
 import zlib
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 from rtune.data.files.label_layouts import LAYOUTS
 from rtune.data.source import LabelSource, PixelCounts
+from rtune.data.sources.coco_labels import CocoLabels
 from rtune.data.sources.label_folder import LabelFolder
 from rtune.errors import DataError, UsageError
 from rtune.predictions.labels import IGNORE
@@ -394,6 +396,25 @@ def test_layouts(tmp_path, layout, split, images, masks, values, labels, ids):
   np.testing.assert_array_equal(source[0]["label_map"], labels)
   assert len(source.classes) == {"cityscapes": 19, "cityscapes_train_ids": 19, "camvid": 11,
     "camvid_colors": 11, "ade20k": 150, "easyportrait": 9}[layout]  # fmt: skip
+
+
+def test_real_camvid_is_the_same_in_folders_as_by_its_list(shared_data, tmp_path):
+  root = shared_data / "semseg" / "camvid" / "dev"
+  listed = CocoLabels(str(root / "val.json"))
+  for one in json.loads((root / "val.json").read_text())["images"]:
+    for folder, name in (("images", one["file_name"]), ("masks", one["mask"])):
+      into = tmp_path / {"images": "val", "masks": "valannot"}[folder] / name
+      into.parent.mkdir(exist_ok=True)
+      shutil.copy(root / folder / name, into)
+  source = LabelFolder(str(tmp_path), layout="camvid", split="val")
+  assert len(source) == len(listed) == 101
+  words = [["".join(filter(str.isalpha, name.lower())) for name in s.classes]
+           for s in (source, listed)]  # fmt: skip
+  assert words[0] == words[1]
+  assert source.pixel_counts().tolist() == listed.pixel_counts().tolist()
+  for place in range(0, 101, 20):
+    for what in ("image", "label_map"):
+      np.testing.assert_array_equal(source[place][what], listed[place][what])
 
 
 def test_other_files_of_cityscapes_are_passed_by(tmp_path):
