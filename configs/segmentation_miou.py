@@ -109,7 +109,7 @@ def whole_map(config: ConfigDict) -> None:
 def objects(config: ConfigDict) -> None:
   """Objects found, each counting the same: a reward that no gradient can be taken of."""
   of = {"of": _KINDS}
-  config.reward.update(fn="rtune.rewards.objects:objects_found", args=of)
+  config.reward.update(fn="rtune.rewards.objects:objects_found", args=of, num_samples=8)
   config.reward.running.fn = ""
   config.metrics = tuple(
     {"fn": f"rtune.metrics.{name}", "args": args}

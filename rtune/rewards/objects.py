@@ -43,7 +43,8 @@ def objects_found(
   not divided by the number of objects, so crowded images weigh more.
 
   Credit is exact: it differs from the reward by what does not depend on the pixel's own class. A
-  pixel that is right earns its object where the object would be missed without it.
+  pixel that decides, with the others as they are, whether its object is found earns half of it if
+  it is right and loses half if it is wrong.
 
   Args:
     prediction: labels [H, W].
@@ -60,13 +61,16 @@ def objects_found(
   """
   objects = objects_of(truth, _are_objects(classes, of), least)
   right_T = (prediction.labels == truth.labels).reshape(-1)
-  count_T = jnp.zeros_like(objects.size).at[objects.region].add(right_T.astype(jnp.int32))
-  count_T, need_T = count_T.astype(jnp.float32), share * objects.size.astype(jnp.float32)
+  hit_T = right_T.astype(jnp.float32)
+  count_T = jnp.zeros_like(hit_T).at[objects.region].add(hit_T)
+  need_T = share * objects.size.astype(jnp.float32)
   found_T = objects.present & (count_T > need_T)
-  barely_T = found_T & (count_T - 1 <= need_T)  # missed with one pixel less
+  missing_T = (need_T - count_T)[objects.region] + hit_T  # were the pixel itself wrong
+  is_decisive_T = objects.present[objects.region] & (missing_T >= 0) & (missing_T < 1)
   known = jnp.maximum(jnp.sum(objects.known, dtype=jnp.float32), 1.0)
   wrong_T = jnp.where(objects.known & ~right_T, 1.0, 0.0) / known
-  decides_T = (right_T & barely_T[objects.region]).astype(jnp.float32)
+  # Half on either side, since siblings are no baseline for it: their other pixels are other ones.
+  decides_T = jnp.where(is_decisive_T, jnp.where(right_T, 0.5, -0.5), 0.0)
   found, wrong = jnp.sum(found_T, dtype=jnp.float32), jnp.sum(wrong_T)
   return {
     "reward": found - price * wrong,

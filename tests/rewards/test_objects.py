@@ -85,6 +85,15 @@ def test_credit_is_what_a_pixel_decides():
   assert not scores["credit"][:, (TRUTH == IGNORE).ravel()].any()
 
 
+def test_credit_weighs_alike_what_a_pixel_would_win_and_lose():
+  """So that its mean over right and wrong is 0: what others decide is no noise of the pixel."""
+  answers, scores = every_answer()
+  free = scores["credit"] + SETTINGS["price"] * (answers != TRUTH).reshape(len(answers), 9) / 8
+  inside = (TRUTH == 1).ravel()  # an object of one pixel, which always decides
+  right = (answers == TRUTH).reshape(len(answers), 9)
+  np.testing.assert_allclose(free[:, inside], np.where(right, 0.5, -0.5)[:, inside], atol=1e-6)
+
+
 def test_gradient_with_credit_is_that_of_the_expected_reward():
   """Exact: over all answers, with the log-probability of each pixel times its own credit."""
   answers, scores = every_answer()
