@@ -120,12 +120,14 @@ def objects(config: ConfigDict) -> None:
 def adapt_pseudo(config: ConfigDict) -> None:
   """Another style, which the model labels itself: the surest half of each class is learned.
 
-  Three ways to go on from the same imitation: more of the source, cross-entropy on its own labels,
-  and pixel credit on the same labels.
+  It labels the images in the colors that it knows, and learns from them as they are. Three ways to
+  go on from the same imitation: more of the source, cross-entropy on its own labels, and pixel
+  credit on the same labels.
   """
   other_style(config)
   config.phases = ("mle", "control", "pseudo", "reward")
   config.reward.adapt.update(by="model", mix=config.pseudo.adapt.mix)
+  config.pseudo.adapt.recolor = config.reward.adapt.recolor = True
 
 
 def adapt_active(config: ConfigDict) -> None:

@@ -93,6 +93,7 @@ class Adapt:
   threshold: float = 0.9  # of "threshold": least probability
   rounds: int = 1  # how often in the phase the model labels anew
   teacher: float = 0.0  # decay of the mean of weights that labels; 0 = the weights as they are
+  recolor: bool = False  # the model labels the target's images in the colors of data.train
   choose: str = "diverse"  # or "random", "entropy", "impurity", or code (rtune.training.choosing)
   budget: int = 10  # images to be labeled by a person
   labels: Part = Part()  # source of what a person has labeled; else the target's own labels

@@ -22,6 +22,7 @@ from PIL import Image
 from rtune import config as configs
 from rtune.config.names import build_part
 from rtune.data.mixed import Chosen, Mixed
+from rtune.data.recolor import Recolored, colors_of
 from rtune.data.source import Example, Source
 from rtune.devices import processes
 from rtune.display import console
@@ -115,7 +116,8 @@ def _self_labeled(
   if not path.is_file():
     folder.mkdir(parents=True, exist_ok=True)
     counts_KCL = np.zeros((3, len(setup.task.classes), certainty.LEVELS), np.int64)
-    for found in label(setup, params(), setup.target, f"{phase}: labels"):
+    seen = Recolored(setup.target, colors_of(setup.train)) if adapt.recolor else setup.target
+    for found in label(setup, params(), seen, f"{phase}: labels"):
       write_labels(folder, found)
       counts_KCL += _counts(found, counts_KCL.shape[1])
     counts_KCL = sum(processes.gather_objects([counts_KCL]))
