@@ -15,6 +15,7 @@ from rtune import config as configs
 from rtune import evaluate, predict
 from rtune.analyze.__main__ import main as analyze
 from rtune.config.load import load_config
+from rtune.data.recolor import Recolored, colors_of
 from rtune.data.scenes.labeled import LabeledShapes
 from rtune.data.sources.coco_labels import CocoLabels
 from rtune.devices import processes
@@ -23,8 +24,8 @@ from rtune.errors import UsageError
 from rtune.predictions.labels import IGNORE
 from rtune.report import write
 from rtune.store import run_files, weights
-from rtune.training import adapt, loop
-from rtune.training.setup import prepare
+from rtune.training import adapt, loop, restore
+from rtune.training.setup import example_inputs, prepare
 
 CONFIG = pathlib.Path(__file__).resolve().parents[2] / "configs" / "segmentation_miou.py"
 SMALL = {"tensorboard": False, "log_every": 1, "eval_every": 0, "report": False}
@@ -169,6 +170,22 @@ def test_labels_of_a_round_are_made_by_the_model_of_that_time(adapted):
     assert 0.5 <= summary["kept"] < 0.7 and 0 <= summary["right"] <= 1
   assert (maps["pseudo", 1] == maps["reward", 1]).all(), "both begin where imitation ended"
   assert (maps["pseudo", 1] != maps["pseudo", 2]).any()
+
+
+def test_the_model_labels_images_in_the_colors_that_it_knows(adapted):
+  run = restore.restore(adapted)
+  setup = prepare(run.config)
+  _, params = restore.load_params(run, "mle")
+  shown = Recolored(setup.target, colors_of(setup.train))
+  folder = adapted / "labels" / "pseudo" / "round_1"
+  agree = {"shown": [], "as they are": []}
+  for index in range(len(shown)):
+    labels, _ = adapt.read_labels(folder, index)
+    for name, source in (("shown", shown), ("as they are", setup.target)):
+      predicted = run.policy.best(params, example_inputs(run.task, source[index]))[0]
+      agree[name].append((np.asarray(predicted) == labels).mean())
+  assert min(agree["shown"]) > 0.99  # but for rounding
+  assert min(agree["as they are"]) < 0.99
 
 
 def test_self_labeled_images_leave_out_what_is_not_sure(adapted):
