@@ -96,6 +96,22 @@ class CaptionSource(Source, Protocol):
 
 
 @runtime_checkable
+class PairSource(Source, Protocol):
+  """Degraded pictures with what they should look like. Beside what every example has, there is
+
+  clean: uint8 [scale * H, scale * W, 3]; the image is what a model is given.
+
+  Gray pictures have three equal channels. A `Source` that is not of pairs has clean pictures, which
+  the task degrades itself.
+
+  Attributes:
+    scale: sides of clean pictures over those of images; 1 where only noise, blur, ... is removed.
+  """
+
+  scale: int
+
+
+@runtime_checkable
 class ClassCounts(Protocol):
   """Knows how often each class is annotated without reading images."""
 

@@ -7,15 +7,18 @@ import pytest
 from rtune.data import source as sources
 from rtune.data.cached import Cached
 from rtune.data.scenes.captioned import CaptionedShapes
+from rtune.data.scenes.clean import CleanScenes
 from rtune.data.scenes.colored import ColoredShapes
 from rtune.data.scenes.labeled import LabeledShapes
 from rtune.data.scenes.panoptic import PanopticShapes
 from rtune.data.scenes.shapes import Shapes
+from rtune.data.sources.clean import CleanPictures
 from rtune.data.sources.coco import CocoDetection
 from rtune.data.sources.coco_captions import CocoCaptions
 from rtune.data.sources.coco_labels import CocoLabels, PanopticLabels
 from rtune.data.sources.coco_panoptic import CocoPanoptic
 from rtune.data.sources.label_folder import LabelFolder
+from rtune.data.sources.pairs import Pairs
 from rtune.data.sources.photographs import Photographs
 from rtune.data.sources.tfds import TfdsDetection
 from rtune.data.sources.tfds_labels import TfdsLabels
@@ -56,6 +59,9 @@ OFFERS = (
   (opened(TfdsLabels, **CLASSES), LABELED | {"PixelCounts"}),
   (opened(CocoCaptions, **FILES), {"Source", "CaptionSource", "Warns"}),
   (opened(Photographs, **FILES), {"Source", "Warns"}),
+  (CleanScenes("val", 3), {"Source"}),
+  (opened(CleanPictures, **FILES), {"Source", "Warns"}),
+  (opened(Pairs, **FILES, scale=2), {"Source", "PairSource", "Warns"}),
   (opened(TfdsDetection, **CLASSES), LABELED),
   ([{"image_id": 0}], {"Source"}),
 )

@@ -1,8 +1,13 @@
-"""Image files in folders, and the numbers that they go by."""
+"""Image files in folders, the numbers that they go by, and the parts that a set is split into."""
 
+import hashlib
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
+
+from rtune.errors import UsageError
+
+_SPLITS = ("", "train", "val")
 
 # Files in folders; a file that is named is tried whatever it is called.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff")
@@ -33,3 +38,22 @@ def image_ids(paths: Sequence[pathlib.Path]) -> list[int]:
     if place not in ids:
       ids[place], following = following, following + 1
   return [ids[place] for place in range(len(paths))]
+
+
+def check_split(who: str, split: str, holdout: float) -> None:
+  """Raises UsageError for a split that does not exist, or a share that is none."""
+  if split not in _SPLITS:
+    raise UsageError(f"{who}: split is {split!r}; it must be 'train', 'val' or empty")
+  if not 0 < holdout < 1:
+    raise UsageError(f"{who}: holdout is {holdout}; it must lie between 0 and 1")
+
+
+def in_split(name: str, split: str, holdout: float) -> bool:
+  """Whether a file is in a part of its set: follows from its name alone, as files come and go.
+
+  Args:
+    split: "val" for a share of `holdout`, "train" for the others, "" for all.
+  """
+  digest = hashlib.sha256(name.encode(errors="surrogateescape")).digest()
+  held_out = int.from_bytes(digest[:8], "big") < holdout * 2**64
+  return not split or held_out == (split == "val")

@@ -117,6 +117,21 @@ def check_image(
     return _explain(error)
 
 
+def conversions(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> tuple[str, ...]:
+  """What `read_image` does beyond decoding, by the header: "16 bits" made 8, "alpha" made white.
+
+  Of a file that cannot be opened nothing is said; `check_image` does that.
+  """
+  try:
+    with open(path, "rb") as file, _open_header(file, max_pixels) as image:
+      packed = str(image.tile[0][3]) if image.tile else ""  # "RGB;16B" of a PNG
+      deep = image.mode.startswith("I") or ";16" in packed
+      found = (("16 bits", deep), ("alpha", _has_alpha(image)))
+      return tuple(name for name, there in found if there)
+  except Exception:
+    return ()
+
+
 def color_spread(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> float | str:
   """How colored an image is: mean of largest - smallest of R, G, B, 0 to 255, of a small version.
 
@@ -199,12 +214,16 @@ def _rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
     raise _RefusedError("holds floating-point values. Convert it to 8 bits per channel")
   if image.mode.startswith("I"):
     return _rgb_from_16_bits(np.asarray(image))
-  if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+  if _has_alpha(image):
     # What lies under transparent pixels is often garbage; annotators saw a plain background.
     layers = image.convert("RGBA")
     image = Image.new("RGB", image.size, "white")
     image.paste(layers, mask=layers.getchannel("A"))
   return np.array(image.convert("RGB"))
+
+
+def _has_alpha(image: Image.Image) -> bool:
+  return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
 
 
 def _rgb_from_16_bits(grey: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:

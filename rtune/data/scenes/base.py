@@ -18,8 +18,8 @@ _SPLITS = ("train", "val")
 
 
 @dataclasses.dataclass(frozen=True)
-class Scenes:
-  """Scenes of one split: the same fields give the same scenes.
+class Rendered:
+  """What is drawn with a stream of chance of its own for each image: the same fields, the same.
 
   Raises UsageError for fields that make no sense, IndexError for an index outside the split.
   """
@@ -28,33 +28,54 @@ class Scenes:
   num: int  # scenes in this split
   size: int = 64  # side of the square image in pixels
   seed: int = 0  # another seed, other scenes
+
+  def __post_init__(self):
+    if self.split not in _SPLITS:
+      who = type(self).__name__
+      raise UsageError(f"{who}: split is {self.split!r}; it must be 'train' or 'val'")
+    self._check(num=(1, 2**62), size=(16, 4096), seed=(0, 2**63))
+
+  def _check(self, **bounds: tuple[int | float, int | float]) -> None:
+    """UsageError for the first of these fields that lies outside its bounds, or is NaN."""
+    for name, (low, high) in bounds.items():
+      value = getattr(self, name)
+      if not low <= value <= high:
+        who = type(self).__name__
+        raise UsageError(f"{who}: {name} is {value}; it must lie between {low} and {high}")
+
+  def __len__(self) -> int:
+    return self.num
+
+  def _stream(self, index: SupportsIndex) -> np.random.Philox:
+    index = operator.index(index)
+    if not 0 <= index < self.num:
+      who = type(self).__name__
+      raise IndexError(f"{who}: index {index} of a split with {self.num} scenes")
+    # A key of its own for each scene: Philox streams never meet, and seeding costs next to nothing.
+    key = np.array([self.seed, 2 * index + _SPLITS.index(self.split)], np.uint64)
+    return np.random.Philox(key=key)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenes(Rendered):
+  """Scenes of one split: the same fields give the same scenes.
+
+  Raises UsageError for fields that make no sense, IndexError for an index outside the split.
+  """
+
   min_objects: int = 1  # fewest objects drawn
   max_objects: int = 6  # most objects drawn
   smallest: float = 0.12  # longer side of the smallest object, as a fraction of the image
   largest: float = 0.5  # longer side of the largest object, as a fraction of the image
 
   def __post_init__(self):
-    if self.split not in _SPLITS:
-      raise UsageError(f"Shapes: split is {self.split!r}; it must be 'train' or 'val'")
+    super().__post_init__()
     self._check(
-      num=(1, 2**62),
-      size=(16, 4096),
-      seed=(0, 2**63),
       min_objects=(0, self.max_objects),
       max_objects=(0, 255),
       smallest=(0.01, self.largest),
       largest=(0.01, 1),
     )
-
-  def _check(self, who: str = "Shapes", **bounds: tuple[int | float, int | float]) -> None:
-    """UsageError for the first of these fields that lies outside its bounds, or is NaN."""
-    for name, (low, high) in bounds.items():
-      value = getattr(self, name)
-      if not low <= value <= high:
-        raise UsageError(f"{who}: {name} is {value}; it must lie between {low} and {high}")
-
-  def __len__(self) -> int:
-    return self.num
 
   def scene(self, index: SupportsIndex) -> render.Scene:
     """All that is true of image `index`, whether annotated or not."""
@@ -76,14 +97,6 @@ class Scenes:
   def _other_rng(self, index: SupportsIndex) -> np.random.Generator:
     """Chance for what is no part of the scene: its stream, moved so far that the two never meet."""
     return np.random.Generator(self._stream(index).jumped())
-
-  def _stream(self, index: SupportsIndex) -> np.random.Philox:
-    index = operator.index(index)
-    if not 0 <= index < self.num:
-      raise IndexError(f"Shapes: index {index} of a split with {self.num} scenes")
-    # A key of its own for each scene: Philox streams never meet, and seeding costs next to nothing.
-    key = np.array([self.seed, 2 * index + _SPLITS.index(self.split)], np.uint64)
-    return np.random.Philox(key=key)
 
 
 @dataclasses.dataclass(frozen=True)

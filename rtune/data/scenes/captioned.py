@@ -26,7 +26,7 @@ class CaptionedShapes(Scenes):
   captions: int = 5  # captions of a scene
 
   def __post_init__(self):
-    self._check("CaptionedShapes", captions=(1, 100), max_objects=(1, 6))
+    self._check(captions=(1, 100), max_objects=(1, 6))
     super().__post_init__()
 
   def references(self, limit: int = 0) -> list[tuple[str, ...]]:

@@ -26,7 +26,7 @@ class ColoredShapes(Scenes):
   fade: float = 2.0  # power of the uniform number that scales a scene's colors; 0: as drawn
 
   def __post_init__(self):
-    self._check("ColoredShapes", fade=(0, 10))
+    self._check(fade=(0, 10))
     super().__post_init__()
 
   def __getitem__(self, index: SupportsIndex) -> Example:

@@ -41,7 +41,7 @@ class LabeledShapes(NoticedScenes):
 
   def __post_init__(self):
     super().__post_init__()
-    self._check("LabeledShapes", style=(0, 1))
+    self._check(style=(0, 1))
     kinds = len(render.KINDS)
     if len(self.rarity) != kinds or min(self.rarity) < 0 or abs(sum(self.rarity) - 1) > 1e-6:
       raise UsageError(

@@ -1,6 +1,5 @@
 """Photographs without annotation, such as colorization learns from, checked before training."""
 
-import hashlib
 import os
 import pathlib
 from collections.abc import Sequence
@@ -9,10 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from rtune.data.files import coco_json, folder, validate
 from rtune.data.files.images import MAX_PIXELS, color_spread, read_image
 from rtune.data.source import Example
-from rtune.errors import UsageError
 
 _THREADS = 16
-_SPLITS = ("", "train", "val")
 
 
 class Photographs:
@@ -22,6 +19,7 @@ class Photographs:
   and counted.
 
   Attributes:
+    paths: of the files, in the order of the source.
     warnings: what was left out, one line for each kind; empty if nothing was.
   """
 
@@ -60,15 +58,12 @@ class Photographs:
       UsageError: a split that does not exist.
       DataError: one report of all that is wrong.
     """
-    if split not in _SPLITS:
-      raise UsageError(f"Photographs: split is {split!r}; it must be 'train', 'val' or empty")
-    if not 0 < holdout < 1:
-      raise UsageError(f"Photographs: holdout is {holdout}; it must lie between 0 and 1")
+    folder.check_split("Photographs", split, holdout)
     annotations = os.path.expanduser(annotations)
     report = validate.Report(annotations)
     root, names, ids = _find(annotations, os.path.expanduser(images), allow_outside_root, report)
     self._max_pixels = max_pixels
-    keep = [row for row, name in enumerate(names) if not split or _split(name, holdout) == split]
+    keep = [row for row, name in enumerate(names) if folder.in_split(name, split, holdout)]
     paths = validate.locate_images(root, [names[row] for row in keep], allow_outside_root, report)
     if check_images:
       validate.check_images(paths, max_pixels, report)
@@ -76,20 +71,21 @@ class Photographs:
     colored = _colored(paths, least_color, max_pixels, report)
     if not any(colored):
       what = f"{split} split of {len(names)} images" if split else f"{len(names)} images"
-      report.error("sets without a photograph in color", "Give more, or others", what)
+      kind = "sets without a photograph" + (" in color" if least_color > 0 else "")
+      report.error(kind, "Give more, or others", what)
     report.raise_errors()
-    self._paths = [path for path, kept in zip(paths, colored, strict=True) if kept]
+    self.paths = [path for path, kept in zip(paths, colored, strict=True) if kept]
     self._image_ids = [ids[row] for row, kept in zip(keep, colored, strict=True) if kept]
     self.warnings = report.warnings()
 
   def __len__(self) -> int:
-    return len(self._paths)
+    return len(self.paths)
 
   def __getitem__(self, index: int) -> Example:
     """Reads one photograph; raises DataError, naming the file, if that fails."""
     if not 0 <= index < len(self):
       raise IndexError(f"image {index} of {len(self)}")
-    image = read_image(self._paths[index], self._max_pixels)
+    image = read_image(self.paths[index], self._max_pixels)
     return {"image": image, "image_id": self._image_ids[index]}
 
 
@@ -118,11 +114,6 @@ def _find(
 
 def _numbers(names: Sequence[str]) -> list[int]:
   return folder.image_ids([pathlib.Path(name) for name in names])
-
-
-def _split(name: str, holdout: float) -> str:
-  digest = hashlib.sha256(name.encode(errors="surrogateescape")).digest()
-  return "val" if int.from_bytes(digest[:8], "big") < holdout * 2**64 else "train"
 
 
 def _colored(

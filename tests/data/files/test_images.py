@@ -233,3 +233,33 @@ def test_real_photographs(shared_data):
   assert len(paths) == 40
   for path in paths:
     assert check_image(path) == read_image(path).shape[:2]
+
+
+@pytest.mark.parametrize(
+  ("mode", "values", "expected"),
+  [
+    ("RGB", (9, 9, 9), ()),
+    ("L", 9, ()),
+    ("P", 3, ()),
+    ("RGBA", (9, 9, 9, 255), ("alpha",)),
+    ("LA", (9, 255), ("alpha",)),
+    ("I;16", 9, ("16 bits",)),
+  ],
+)
+def test_what_reading_changes_is_in_the_header(tmp_path, mode, values, expected):
+  Image.new(mode, (5, 4), values).save(tmp_path / "image.png")
+  assert images.conversions(tmp_path / "image.png") == expected
+
+
+def test_color_with_16_bits_is_told(tmp_path):
+  rows = b"".join(b"\0" + bytes(range(6 * 2)) for _ in range(2))  # 2 x 2 pixels of R, G, B
+
+  def chunk(name, data):
+    return len(data).to_bytes(4) + name + data + zlib.crc32(name + data).to_bytes(4)
+
+  header = (2).to_bytes(4) + (2).to_bytes(4) + bytes([16, 2, 0, 0, 0])
+  body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+  path = tmp_path / "deep.png"
+  path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+  assert images.conversions(path) == ("16 bits",)
+  assert images.conversions(tmp_path / "missing.png") == ()

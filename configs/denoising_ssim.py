@@ -1,0 +1,121 @@
+"""Denoising tuned for SSIM: a network learns to restore, then how much of its detail to keep.
+
+  python -m rtune.main --config configs/denoising_ssim.py --workdir runs/denoising
+
+What tuning is compared with, from the same imitation:
+
+  python -m rtune.main --config configs/denoising_ssim.py:control --workdir runs/control
+    --config.init_from=runs/denoising
+
+Imitation is L1 of the restored picture. What is sampled in tuning are gains, four for each block of
+8 x 8 pixels: how much of each band of what the network has changed stays. Credit is by block.
+
+Variants (after a colon):
+  control    as many steps of more imitation as tuning would take
+  folder     your own clean pictures, which are corrupted: a folder, or a list of files
+             --config.data.train.args.annotations=photos --config.data.val.args.annotations=photos
+             (one in ten is held out), or pairs of noisy and clean ones, see docs/restoration.md
+  paper      RDUNet as published, for a GPU
+  tiny       seconds; for tests
+"""
+
+from ml_collections import ConfigDict
+
+from rtune import config as configs
+from rtune.config import variants
+
+_LEVELS = (15, 25, 50)  # of evaluation, in 8-bit values: those of papers on denoising
+
+
+def get_config(variant: str | None = None) -> ConfigDict:
+  """The embedded run, or one of VARIANTS."""
+  config = configs.default()
+  config.task.fn = "rtune.tasks.restoration:Restoration"
+  config.policy.fn = "rtune.policies.gains:gains"
+  config.reward.fn = "rtune.rewards.structure:ssim"
+  embedded(config)
+  return variants.apply(config, variant, _CHANGES)
+
+
+def embedded(config: ConfigDict) -> None:
+  """Rendered gray scenes of 64 px with fine textures; noise of 5 to 50 is drawn for each patch."""
+  config.task.args = {
+    "size": 48,
+    "channels": 1,
+    "corruptions": (noise([5, 50]),),
+    "eval_corruptions": tuple((noise(level),) for level in _LEVELS),
+  }
+  network = {"fn": "rtune.models.rdunet:rdunet", "args": {"filters": 16, "sees_sigma": True}}
+  config.policy.args = {"network": network, "block": 8}
+  scenes = {"size": 64, "gray": True}
+  variants.scenes(config, "rtune.data.scenes.clean:CleanScenes", 300, scenes)
+  config.data.eval_batch_size = 50
+  config.mle.update(steps=4000, batch_size=8)
+  config.mle.optim.update(name="adam", lr=1e-3, warmup_steps=100)
+  config.reward.update(steps=400, batch_size=8, num_samples=8)
+  config.reward.args = {"grid": (6, 6)}
+  config.reward.optim.update(name="adam", lr=1e-3, warmup_steps=20, schedule="cosine")
+  control_steps(config)
+  config.eval_every = 1000
+  config.eval_examples = 60
+
+
+def noise(sigma) -> dict:
+  """Gaussian noise as a step of a chain."""
+  return {"fn": "rtune.data.corrupt:gaussian", "args": {"sigma": sigma}}
+
+
+def control_steps(config: ConfigDict) -> None:
+  """The phase control as the phase reward, whichever is run."""
+  config.control.update(steps=config.reward.steps, batch_size=config.reward.batch_size)
+  config.control.optim.update(name="adam", lr=5e-4, warmup_steps=20)
+
+
+def control(config: ConfigDict) -> None:
+  """As many steps of imitation as tuning would take."""
+  config.phases = ("mle", "control")
+
+
+def folder(config: ConfigDict) -> None:
+  """A user's photographs, in color, one after the other in evaluation, each in its own size."""
+  variants.own_files(config, "rtune.data.sources.clean:CleanPictures")
+  control_steps(config)
+  config.data.train.args = {"annotations": "", "split": "train"}
+  config.data.val.args = {"annotations": "", "split": "val"}
+  config.task.args.channels = 3
+  config.data.eval_batch_size = 1
+  config.eval_every = 0
+
+
+def paper(config: ConfigDict) -> None:
+  """RDUNet (Gurrola-Ramos et al. 2021). H: read in a primary source; M, L: not."""
+  folder(config)
+  config.task.args.size = 64  # H
+  config.policy.args.network.args.update(filters=128, sees_sigma=False)  # H
+  config.mle.update(steps=1_000_000, batch_size=16)  # M for the number of steps, H for the batch
+  config.mle.optim.update(lr=1e-4, weight_decay=1e-5, warmup_steps=0)  # H
+  config.mle.optim.schedule = "cosine"  # ours: it is halved every three epochs
+  config.reward.update(steps=5000, batch_size=16)  # L: nobody has tuned it before
+  config.reward.args = {"grid": (8, 8)}  # L: ours, blocks of 8 pixels
+
+
+def tiny(config: ConfigDict) -> None:
+  """Every part of a run, in seconds."""
+  config.policy.args.network.args.update(filters=4, blocks=1)
+  config.task.args.size = 16
+  config.reward.args = {"grid": (2, 2)}
+  for data in (config.data.train, config.data.val):
+    data.args.size = 24
+  config.data.val.args.num = 12
+  config.data.eval_batch_size = 4
+  config.mle.update(steps=20, batch_size=4)
+  config.control.update(steps=10, batch_size=4)
+  config.reward.update(steps=10, batch_size=4, num_samples=4)
+  for phase in (config.mle, config.control, config.reward):
+    phase.optim.warmup_steps = 2
+  config.log_every = config.checkpoints.every = 5
+  config.eval_every, config.eval_examples = 10, 0
+
+
+_CHANGES = {"control": control, "folder": folder, "paper": paper, "tiny": tiny}
+VARIANTS = ("", *_CHANGES)

@@ -1,0 +1,109 @@
+"""Super-resolution tuned for SSIM: a conditional flow whose samples are tuned.
+
+  python -m rtune.main --config configs/superres_ssim.py --workdir runs/superres
+
+What tuning is compared with, from the same imitation:
+
+  python -m rtune.main --config configs/superres_ssim.py:control --workdir runs/control
+    --config.init_from=runs/superres
+
+Imitation is exact likelihood. Samples are drawn at a temperature of 0.8, which belongs to the
+policy: log-probabilities describe what is drawn. Credit is by block of 8 x 8 pixels.
+
+Variants (after a colon):
+  control  as many steps of more imitation as tuning would take
+  x4       four times as large
+  folder   your own pictures, made smaller as MATLAB does it: a folder, or a list of files
+           --config.data.train.args.annotations=photos --config.data.val.args.annotations=photos
+           (one in ten is held out), or pairs, see docs/restoration.md
+  tiny     seconds; for tests
+"""
+
+from ml_collections import ConfigDict
+
+from rtune import config as configs
+from rtune.config import variants
+
+
+def get_config(variant: str | None = None) -> ConfigDict:
+  """The embedded run, or one of VARIANTS."""
+  config = configs.default()
+  config.task.fn = "rtune.tasks.restoration:Restoration"
+  config.policy.fn = "rtune.policies.flow:flow"
+  config.reward.fn = "rtune.rewards.structure:ssim"
+  embedded(config)
+  return variants.apply(config, variant, _CHANGES)
+
+
+def embedded(config: ConfigDict) -> None:
+  """Rendered scenes of 64 px with fine textures, twice as large as what the model is given."""
+  scaled(config, 2)
+  variants.scenes(config, "rtune.data.scenes.clean:CleanScenes", 200, {"size": 64})
+  config.data.eval_batch_size = 50
+  config.mle.update(steps=4000, batch_size=8)
+  config.mle.optim.update(name="adam", lr=5e-4, warmup_steps=100)
+  config.reward.update(steps=400, batch_size=8, num_samples=4)
+  config.reward.optim.update(name="adam", lr=1e-4, warmup_steps=20, schedule="cosine")
+  control_steps(config)
+  config.eval_every = 1000
+  config.eval_examples = 50
+
+
+def scaled(config: ConfigDict, scale: int) -> None:
+  """Patches of 32 restored pixels."""
+  smaller = {"fn": "rtune.data.corrupt:bicubic", "args": {"scale": scale}}
+  config.task.args = {"size": 32 // scale, "scale": scale, "corruptions": (smaller,)}
+  network = {"fn": "rtune.models.srflow:srflow", "args": {"scale": scale}}
+  config.policy.args = {"network": network, "temperature": 0.8, "block": 8}
+  config.reward.args = {"grid": (4, 4)}
+  # As papers on super-resolution measure: Y alone, without a border as wide as the scale.
+  papers = {"measures": ("PSNR", "SSIM", "LR_PSNR"), "luma": True, "border": scale}
+  config.metrics = ({"fn": "rtune.metrics.pictures:restoring", "args": papers},)
+
+
+def control_steps(config: ConfigDict) -> None:
+  """The phase control as the phase reward, whichever is run."""
+  config.control.update(steps=config.reward.steps, batch_size=config.reward.batch_size)
+  config.control.optim.update(config.reward.optim)
+
+
+def control(config: ConfigDict) -> None:
+  """As many steps of imitation as tuning would take."""
+  config.phases = ("mle", "control")
+
+
+def x4(config: ConfigDict) -> None:
+  """Four times as large."""
+  scaled(config, 4)
+
+
+def folder(config: ConfigDict) -> None:
+  """A user's photographs, one after the other in evaluation, each in its own size."""
+  variants.own_files(config, "rtune.data.sources.clean:CleanPictures")
+  control_steps(config)
+  for split in ("train", "val"):
+    args = {"annotations": "", "split": split, "multiple": config.task.args.scale}
+    getattr(config.data, split).args = args
+  config.data.eval_batch_size = 1
+  config.eval_every = 0
+
+
+def tiny(config: ConfigDict) -> None:
+  """Every part of a run, in seconds."""
+  config.task.args.size = 8
+  config.reward.args = {"grid": (2, 2)}
+  for data in (config.data.train, config.data.val):
+    data.args.size = 32
+  config.data.val.args.num = 8
+  config.data.eval_batch_size = 4
+  config.mle.update(steps=20, batch_size=4)
+  config.control.update(steps=10, batch_size=4)
+  config.reward.update(steps=10, batch_size=4, num_samples=4)
+  for phase in (config.mle, config.control, config.reward):
+    phase.optim.warmup_steps = 2
+  config.log_every = config.checkpoints.every = 5
+  config.eval_every, config.eval_examples = 10, 0
+
+
+_CHANGES = {"control": control, "x4": x4, "folder": folder, "tiny": tiny}
+VARIANTS = ("", *_CHANGES)
