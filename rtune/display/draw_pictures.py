@@ -9,21 +9,20 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from rtune.predictions.images import as_bytes
-
+Picture = UInt8[np.ndarray, "h w c"]
 _GAP = 4  # white pixels between pictures
 _PART = 3  # the enlarged part is a third of each side, from the middle
 _LOUDER = 4  # differences are shown so many times as large, around gray
 
 
 def draw_pictures(
-  given: np.ndarray | None, picture: np.ndarray, original: np.ndarray | None
+  given: Picture | None, picture: Picture, original: Picture | None
 ) -> UInt8[np.ndarray, "h w 3"]:
   """Given, restored, true, difference side by side; below each its middle, three times as large.
 
   Args:
     given: [Y, X, C]; enlarged by whole pixels where it is smaller. None: it is not shown.
-    picture: [H, W, C], uint8 or floats in 0..1.
+    picture: [H, W, C].
     original: of the same size. None: neither it nor the difference is shown.
   """
   shown = [_colored(picture)]
@@ -40,9 +39,8 @@ def draw_pictures(
   return np.concatenate([_row(shown), _blank(_GAP, len(shown), width), _row(map(_middle, shown))])
 
 
-def _colored(picture: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
-  values = as_bytes(picture)
-  return np.repeat(values, 3, axis=-1) if values.shape[-1] == 1 else values
+def _colored(picture: Picture) -> UInt8[np.ndarray, "h w 3"]:
+  return np.repeat(picture, 3, axis=-1) if picture.shape[-1] == 1 else picture
 
 
 def _middle(picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:

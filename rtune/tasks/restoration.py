@@ -25,7 +25,7 @@ from rtune.data.source import Example, PairSource, Source
 from rtune.errors import UsageError
 from rtune.policies.policy import Scored
 from rtune.policies.space import Image
-from rtune.predictions.images import LUMA, Original, Picture
+from rtune.predictions.images import LUMA, Original, Picture, as_bytes
 from rtune.tasks.task import Knowledge, View
 
 _MULTIPLE = 16  # sides of canvases are multiples of it, as networks that halve pictures want it
@@ -180,7 +180,8 @@ def _draw(image: np.ndarray, record: Mapping[str, Any]) -> np.ndarray:
   from rtune.display.draw_pictures import draw_pictures
 
   del image
-  return draw_pictures(record["given"], record["picture"], record["original"])
+  shown = (record[name] for name in ("given", "picture", "original"))
+  return draw_pictures(*(None if one is None else as_bytes(one) for one in shown))
 
 
 def _annotated(raw: Example) -> dict[str, object]:
