@@ -61,6 +61,7 @@ def embedded(config: ConfigDict) -> None:
   config.reward.update(steps=1000, batch_size=16, num_samples=4)
   config.reward.optim.update(name="adam", lr=1e-3, warmup_steps=40, schedule="cosine")
   config.reward.optim.end_factor = 0.1
+  control_steps(config)
   config.eval_every = 500
   config.eval_examples = 250
 
@@ -72,7 +73,12 @@ def _unmissed(config: ConfigDict) -> dict:
 
 def control(config: ConfigDict) -> None:
   """As many steps of imitation as tuning would take, with the same learning rates."""
-  variants.control(config)
+  config.phases = ("mle", "control")
+
+
+def control_steps(config: ConfigDict) -> None:
+  """The phase control as the phase reward, whichever is run."""
+  config.control.update(steps=config.reward.steps, batch_size=config.reward.batch_size)
   config.control.optim.update(config.reward.optim)
 
 
@@ -130,7 +136,6 @@ def adapt_active(config: ConfigDict) -> None:
 
 def other_style(config: ConfigDict) -> None:
   """Trained on scenes of one style, judged on another one, of which 400 are to be adapted to."""
-  control(config)
   train, val = config.data.train, config.data.val
   config.data.splits = {"source": {"fn": val.fn, "args": dict(val.args)}}
   val.args.style = _STYLE
@@ -157,16 +162,13 @@ def coco_json(config: ConfigDict) -> None:
 def own_masks(config: ConfigDict, source: str) -> None:
   """What a user's photographs share."""
   variants.own_files(config, source)
-  control(config)
-  config.phases = ("mle", "reward")
   config.data.splits = {}
   config.task.args = {"image_size": (128, 128), "scale_max": 2.0}
   config.data.eval_batch_size = 16
   config.policy.args.network.args = {"width": 24, "depth": 4}
   config.mle.update(steps=2000, batch_size=8)
   config.reward.update(steps=500, batch_size=8)
-  config.control.steps = config.reward.steps
-  config.control.batch_size = config.reward.batch_size
+  control_steps(config)
   config.eval_every = 0
 
 

@@ -32,7 +32,7 @@ def evaluations(run: Restored, source: Source) -> list[Row]:
     return []
   rows = {row["step"]: row for row in _logged(run)}
   if len(rows) >= ENOUGH:
-    return list(rows.values())
+    return _alike(rows)
   kept = past.kept_steps(run.folder)
   kept = {step: phase for step, phase in kept.items() if step not in rows and _answers(phase)}
   if len(rows) + len(kept) >= ENOUGH:
@@ -44,7 +44,14 @@ def evaluations(run: Restored, source: Source) -> list[Row]:
       f"and {len(kept)} more checkpoints. A run with --config.eval_every=N logs one every N steps; "
       "--config.checkpoints.keep_every=N keeps what this command can evaluate."
     )
-  return [rows[step] for step in sorted(rows)]
+  return _alike(rows)
+
+
+def _alike(rows: dict[int, Row]) -> list[Row]:
+  """In order of step, with the numbers that all have: at the end of a phase there may be more."""
+  shown = [rows[step] for step in sorted(rows)]
+  names = [name for name in (shown[0] if shown else ()) if all(name in row for row in shown)]
+  return [{name: row[name] for name in names} for row in shown]
 
 
 def _logged(run: Restored) -> list[Row]:

@@ -116,7 +116,7 @@ def paid(function):
   """A scoring that pays actions [B, S, L] by `function`; what is not finite is not valid."""
 
   @jax.jit
-  def score(frozen, actions, batch):
+  def score(frozen, actions, batch, running=None):
     del frozen, batch
     reward = function(actions)
     return Scores(reward, jnp.isfinite(reward), {})
