@@ -53,7 +53,7 @@ def test_inverse_and_places(case):
   channels, args, low = CASES[case]
   network = srflow(channels, **SMALL | args)
   image = pictures(2, *(side * 2 for side in low), channels)
-  params = random_params(network, image, 0.1)
+  params = random_params(network, image, 0.05)
   scale = network.scale
   high = pictures(2, 3, *(scale * side for side in image.shape[1:3]), channels)
 
