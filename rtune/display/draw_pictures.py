@@ -2,6 +2,7 @@
 
 Dimension key:
   H, W: height and width of the restored picture in pixels
+  Y, X: those of all that is drawn
   C: channels, 1 or 3
 """
 
@@ -17,7 +18,7 @@ _LOUDER = 4  # differences are shown so many times as large, around gray
 
 def draw_pictures(
   given: Picture | None, picture: Picture, original: Picture | None
-) -> UInt8[np.ndarray, "h w 3"]:
+) -> UInt8[np.ndarray, "y x 3"]:
   """Given, restored, true, difference side by side; below each its middle, three times as large.
 
   Args:
@@ -51,12 +52,12 @@ def _middle(picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
   return np.asarray(Image.fromarray(part).resize((width, height), Image.Resampling.NEAREST))
 
 
-def _row(pictures) -> UInt8[np.ndarray, "h w 3"]:
+def _row(pictures) -> UInt8[np.ndarray, "h x 3"]:
   pictures = list(pictures)
   gap = np.full((pictures[0].shape[0], _GAP, 3), 255, np.uint8)
   parts = [part for picture in pictures for part in (gap, picture)]
   return np.concatenate(parts[1:], axis=1)
 
 
-def _blank(height: int, count: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
+def _blank(height: int, count: int, width: int) -> UInt8[np.ndarray, "h x 3"]:
   return np.full((height, count * width + (count - 1) * _GAP, 3), 255, np.uint8)

@@ -6,14 +6,14 @@ Dimension key: that of srflow.py.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rtune.models import flow_steps
+from rtune.models import flow_steps, restorer
 
 
 class Seen(NamedTuple):
@@ -83,7 +83,7 @@ def encode(
     own, features = params[f"level_{number}"], seen.levels[number]
     x = flow_steps.squeezed(x)
     log_det = jnp.broadcast_to(_constant(own, number, level, unit), x.shape[:-1])
-    x = _looped(own["transitions"], x)
+    x = _scanned(_mix, x, flow_steps.Mix(**own["transitions"]))
 
     def step(carry, given, features=features):
       x, log_det = carry
@@ -92,7 +92,7 @@ def encode(
       return (x, log_det + more), None
 
     given = flow_steps.Mix(**own["mix"]), own["couplings"]
-    (x, log_det), _ = jax.lax.scan(step, (x, log_det), given)
+    x, log_det = _scanned(step, (x, log_det), given)
     if 0 < level.leaving < level.channels:
       x, leaving = jnp.split(x, [level.channels - level.leaving], axis=-1)
       mean, log_scale = _prior(own["prior"], x)
@@ -122,21 +122,25 @@ def decode(
       return (flow_steps.unmixed(mix, x), log_det + more), None
 
     given = _inverse(own["mix"]), own["couplings"]
-    (x, log_det), _ = jax.lax.scan(step, (x, log_det), given, reverse=True)
-    x = flow_steps.unsqueezed(_looped(own["transitions"], x, back=True))
+    x, log_det = _scanned(step, (x, log_det), given, reverse=True)
+    x = _scanned(_unmix, x, _inverse(own["transitions"]), reverse=True)
+    x = flow_steps.unsqueezed(x)
     log_dets.insert(0, log_det)
   return seen.center[:, None] + unit * x, tuple(log_dets)
 
 
-def _looped(params: dict[str, Array], x: Array, back: bool = False) -> Array:
-  """Steps that only mix."""
-  if back:
-    return jax.lax.scan(
-      lambda x, mix: (flow_steps.unmixed(mix, x), None), x, _inverse(params), reverse=True
-    )[0]
-  return jax.lax.scan(lambda x, mix: (flow_steps.mixed(mix, x), None), x, flow_steps.Mix(**params))[
-    0
-  ]
+def _scanned(step: Callable[..., Any], carry: Any, params: Any, reverse: bool = False) -> Any:
+  """What is left of `carry` after a step with each of the parameters, leaves [N, ...]."""
+  unroll = restorer.unrolled(len(jax.tree.leaves(params)[0]))
+  return jax.lax.scan(step, carry, params, reverse=reverse, unroll=unroll)[0]
+
+
+def _mix(x: Array, mix: flow_steps.Mix) -> tuple[Array, None]:
+  return flow_steps.mixed(mix, x), None
+
+
+def _unmix(x: Array, mix: flow_steps.Mix) -> tuple[Array, None]:
+  return flow_steps.unmixed(mix, x), None
 
 
 def _inverse(params: dict[str, Array]) -> flow_steps.Mix:

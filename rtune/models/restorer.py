@@ -90,6 +90,14 @@ def repeated(x: Float[Array, "b h w f"], times: int) -> Float[Array, "b y x f"]:
   return blocks.reshape(batch, times * height, times * width, channels)
 
 
+def unrolled(steps: int) -> int:
+  """How many steps of a loop over convolutions are compiled one after the other: on CPU all.
+
+  There the gradient of a convolution within a loop takes 18 times as long (jax 0.10).
+  """
+  return max(steps, 1) if jax.default_backend() == "cpu" else 1
+
+
 class BlockHead(nn.Module):
   """K numbers for each block, of what is known of it; zero at first."""
 

@@ -102,7 +102,11 @@ class Trunk(nn.Module):
   ) -> tuple[Float[Array, "b h w f"], Float[Array, "n b h w f"]]:
     x = conv(self.filters, "first", self.dtype)(image.astype(self.dtype))
     looped = nn.scan(
-      Block, variable_axes={"params": 0}, split_rngs={"params": True}, length=self.blocks
+      Block,
+      variable_axes={"params": 0},
+      split_rngs={"params": True},
+      length=self.blocks,
+      unroll=restorer.unrolled(self.blocks),
     )
     x, after = looped(self.growth, self.dtype, name="blocks")(x, None)
     return x + conv(self.filters, "last", self.dtype)(x), after
