@@ -38,6 +38,7 @@ from rtune.models import restorer
 from rtune.models.flow_levels import Latents
 from rtune.models.srflow import Flow
 from rtune.policies import heads, pictures
+from rtune.policies.networks import PATH, network_of
 from rtune.policies.policy import Policy, Sampled, Scored
 from rtune.policies.space import Image
 
@@ -72,10 +73,10 @@ def flow(
   """
   pictures.check_above(0, temperature=temperature)
   pictures.check_least(0, block=block)
-  made = pictures.network_of(network, Flow, space.channels)
+  made = network_of(network, Flow, space.channels)
   if block % made.multiple:
     raise UsageError(
-      f"{pictures.PATH}.block is {block}; it must be a multiple of {made.multiple}, the pixels of "
+      f"{PATH}.block is {block}; it must be a multiple of {made.multiple}, the pixels of "
       "the flow's coarsest places, or 0."
     )
   return _policy(made, float(temperature), block, dequantize)

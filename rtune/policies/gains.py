@@ -39,6 +39,7 @@ from rtune import config as configs
 from rtune.models import restorer
 from rtune.policies import detail, heads, pictures
 from rtune.policies.laplace import laplace
+from rtune.policies.networks import network_of
 from rtune.policies.policy import Policy, Sampled, Scored
 from rtune.policies.space import Image
 
@@ -113,7 +114,7 @@ def gains(
   pictures.check_choice(("change", "restored"), of=of)
   pictures.check_choice(("linear", "nearest"), between=between)
   pictures.check_choice(tuple(_LIKELIHOODS), likelihood=likelihood)
-  made = pictures.network_of(network, restorer.Restorer, space.channels)
+  made = network_of(network, restorer.Restorer, space.channels)
   head = restorer.block_head(bands, width)
   gained = block, bands, of, between, float(noise), learn_noise, antithetic, frozen
   return _policy(made, head, _Settings(*gained, likelihood, float(spread)))

@@ -24,6 +24,7 @@ from jaxtyping import Array, Float
 from rtune import config as configs
 from rtune.models import restorer
 from rtune.policies import heads, pictures
+from rtune.policies.networks import network_of
 from rtune.policies.policy import Policy, Sampled, Scored
 from rtune.policies.space import Image
 
@@ -58,7 +59,7 @@ def gaussian(
   pictures.check_least(1, block=block, width=width)
   pictures.check_above(0, least=least)
   pictures.check_above(least, scale=scale)
-  made = pictures.network_of(network, restorer.Restorer, space.channels)
+  made = network_of(network, restorer.Restorer, space.channels)
   return _policy(made, restorer.block_head(space.channels, width), block, scale, by_pixel, least)
 
 

@@ -20,14 +20,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from rtune import config as configs
-from rtune.config import build, names
+from rtune.config import build
 from rtune.errors import UsageError
 from rtune.models.dense import Dense
 from rtune.policies import heads, windows
+from rtune.policies.networks import PATH, network_of
 from rtune.policies.policy import Policy, Sampled, Scored
 from rtune.policies.space import Labels
 
-_PATH = "config.policy.args"
 UNET = configs.Part("rtune.models.unet:unet")
 
 
@@ -57,7 +57,7 @@ def labels(
     UsageError: the network cannot be made, or windows leave gaps.
   """
   window, stride = _windows(window, stride)
-  seen = _network(network, space.classes)
+  seen = network_of(network, Dense, space.classes)
   return independent(windows.windowed(seen, window, stride) if window else seen)
 
 
@@ -150,34 +150,20 @@ def _of_samples(values_B1HW: Float[Array, "b 1 h w"], scored: Scored) -> Float[A
   return jnp.broadcast_to(values_B1HW.reshape(batch, 1, pixels), (batch, samples, pixels))
 
 
-def _network(network: Mapping[str, Any] | configs.Part, classes: int) -> Dense:
-  """The network that a Part names, for so many classes."""
-  part = build.as_kind(configs.Part, network, f"{_PATH}.network")
-  make = names.resolve(part.fn)
-  names.check_args(make, part.args, "policy.args.network", given=1)
-  made = make(classes, **{key: names.as_tuples(value) for key, value in part.args.items()})
-  if not isinstance(made, Dense):
-    raise UsageError(
-      f"{_PATH}.network.fn: {part.fn} returned {type(made).__name__}; it must return the Dense of "
-      "rtune.models.dense."
-    )
-  return made
-
-
 def _windows(window: Sequence[int], stride: Sequence[int]) -> tuple[tuple[int, ...], ...]:
   """Both as pairs, checked; (), () for no windows."""
   given = {"window": window, "stride": stride}
-  pairs = {k: build.as_kind(tuple[int, ...], v, f"{_PATH}.{k}") for k, v in given.items()}
+  pairs = {k: build.as_kind(tuple[int, ...], v, f"{PATH}.{k}") for k, v in given.items()}
   for name, pair in pairs.items():
     if pair and (len(pair) != 2 or min(pair) < 1):
-      raise UsageError(f"{_PATH}.{name} is {pair}; give height and width in pixels, or ().")
+      raise UsageError(f"{PATH}.{name} is {pair}; give height and width in pixels, or ().")
   window, stride = pairs["window"], pairs["stride"]
   if stride and not window:
-    raise UsageError(f"{_PATH}.stride is {stride}, but there is no {_PATH}.window; give both.")
+    raise UsageError(f"{PATH}.stride is {stride}, but there is no {PATH}.window; give both.")
   stride = stride or tuple(-(-2 * side // 3) for side in window)
   if any(step > side for step, side in zip(stride, window, strict=True)):
     raise UsageError(
-      f"{_PATH}.stride={stride} is larger than {_PATH}.window={window}: pixels between windows "
+      f"{PATH}.stride={stride} is larger than {PATH}.window={window}: pixels between windows "
       "would not be seen."
     )
   return window, stride

@@ -1,4 +1,4 @@
-"""What the policies over pictures share: their network, and decisions by place.
+"""What the policies over pictures share: checks of settings, and decisions by place.
 
 Dimension key:
   B: batch of pictures
@@ -7,39 +7,14 @@ Dimension key:
   T: blocks of a grid, row by row
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rtune import config as configs
-from rtune.config import build, names
 from rtune.errors import UsageError
+from rtune.policies.networks import PATH
 
-PATH = "config.policy.args"
 RDUNET = configs.Part("rtune.models.rdunet:rdunet")
-
-
-def network_of(network: Mapping[str, Any] | configs.Part, kind: type, channels: int) -> Any:
-  """What a Part names, for so many channels.
-
-  Args:
-    kind: what it must be, such as a `Restorer`.
-
-  Raises:
-    UsageError: it cannot be made, or is something else.
-  """
-  part = build.as_kind(configs.Part, network, f"{PATH}.network")
-  make = names.resolve(part.fn)
-  names.check_args(make, part.args, "policy.args.network", given=1)
-  made = make(channels, **{key: names.as_tuples(value) for key, value in part.args.items()})
-  if not isinstance(made, kind):
-    raise UsageError(
-      f"{PATH}.network.fn: {part.fn} returned {type(made).__name__}; it must return a "
-      f"{kind.__name__} of {kind.__module__}."
-    )
-  return made
 
 
 def check_least(bound: int | float, /, **values: int | float) -> None:
