@@ -2,7 +2,8 @@
 
   python -m rtune.main --config configs/denoising_ssim.py --workdir runs/denoising
 
-What tuning is compared with, from the same imitation:
+What tuning is compared with, from the same imitation: more of the same, the best gains that are
+the same for all pictures, and the gradient of the reward itself, which SSIM has:
 
   python -m rtune.main --config configs/denoising_ssim.py:control --workdir runs/control
     --config.init_from=runs/denoising
@@ -12,10 +13,16 @@ Imitation is L1 of the restored picture. What is sampled in tuning are gains, fo
 
 Variants (after a colon):
   control    as many steps of more imitation as tuning would take
-  folder     your own clean pictures, which are corrupted: a folder, or a list of files
+  constant   one gain for each band, the same for all blocks of all pictures: the best ones
+  exact      the gradient of the mean gains' reward in place of samples: the ceiling
+  lpips      tuned for LPIPS: pip install 'rtune[lpips]'
+  folder     your own clean pictures in a folder, or a list of files; they are corrupted:
              --config.data.train.args.annotations=photos --config.data.val.args.annotations=photos
-             (one in ten is held out), or pairs of noisy and clean ones, see docs/restoration.md
-  paper      RDUNet as published, for a GPU
+             (one in ten is held out); or pairs of noisy and clean ones, see docs/restoration.md
+  coco_json  JSON files that list clean pictures:
+             --config.data.train.args.annotations=train.json
+             --config.data.val.args.annotations=val.json
+  paper      RDUNet as published, for a GPU; files as of folder
   tiny       seconds; for tests
 """
 
@@ -32,7 +39,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
   config = configs.default()
   config.task.fn = "rtune.tasks.restoration:Restoration"
   config.policy.fn = "rtune.policies.gains:gains"
-  config.reward.fn = "rtune.rewards.structure:ssim"
+  config.reward.update(fn="rtune.rewards.structure:ssim", args={"grid": 8})
   embedded(config)
   return variants.apply(config, variant, _CHANGES)
 
@@ -45,15 +52,14 @@ def embedded(config: ConfigDict) -> None:
     "corruptions": (noise([5, 50]),),
     "eval_corruptions": tuple((noise(level),) for level in _LEVELS),
   }
-  network = {"fn": "rtune.models.rdunet:rdunet", "args": {"filters": 16, "sees_sigma": True}}
+  network = {"fn": "rtune.models.rdunet:rdunet", "args": {"filters": 16}}
   config.policy.args = {"network": network, "block": 8}
   scenes = {"size": 64, "gray": True}
   variants.scenes(config, "rtune.data.scenes.clean:CleanScenes", 300, scenes)
   config.data.eval_batch_size = 50
-  config.mle.update(steps=4000, batch_size=8)
+  config.mle.update(steps=3000, batch_size=8)
   config.mle.optim.update(name="adam", lr=1e-3, warmup_steps=100)
-  config.reward.update(steps=400, batch_size=8, num_samples=8)
-  config.reward.args = {"grid": (6, 6)}
+  config.reward.update(steps=800, batch_size=8, num_samples=8)
   config.reward.optim.update(name="adam", lr=1e-3, warmup_steps=20, schedule="cosine")
   control_steps(config)
   config.eval_every = 1000
@@ -76,12 +82,44 @@ def control(config: ConfigDict) -> None:
   config.phases = ("mle", "control")
 
 
+def exact(config: ConfigDict) -> None:
+  """The reward's own gradient. Only the head of the gains learns, as in tuning."""
+  control(config)
+  config.control.optim.update(config.reward.optim)
+  config.control.nll_weight = 0.0
+  reward = {"reward": config.reward.fn, "args": {}}
+  loss = {"fn": "rtune.training.losses:reward_of_best", "args": reward, "weight": 1.0}
+  config.control.losses = (loss,)
+
+
+def constant(config: ConfigDict) -> None:
+  """The best constant answer: four numbers, found by the reward's own gradient."""
+  exact(config)
+  config.policy.args.head = "constant"
+  config.control.optim.lr = 1e-2
+
+
+def lpips(config: ConfigDict) -> None:
+  """How different pictures look to a network that was trained on photographs."""
+  config.reward.fn = "rtune.rewards.lpips:lpips"
+  measures = ("PSNR", "PSNR_float", "SSIM", "GMSD", "UQI", "LPIPS")
+  restoring = {"fn": "rtune.metrics.pictures:restoring", "args": {"measures": measures}}
+  config.metrics = (restoring,)
+
+
 def folder(config: ConfigDict) -> None:
   """A user's photographs, in color, one after the other in evaluation, each in its own size."""
+  coco_json(config)
+  for split in ("train", "val"):
+    getattr(config.data, split).args.split = split
+
+
+def coco_json(config: ConfigDict) -> None:
+  """Files for training and for validation, where each picture comes with every level of noise."""
   variants.own_files(config, "rtune.data.sources.clean:CleanPictures")
   control_steps(config)
-  config.data.train.args = {"annotations": "", "split": "train"}
-  config.data.val.args = {"annotations": "", "split": "val"}
+  config.data.train.args = {"annotations": "", "least_side": config.task.args.size}
+  config.data.val.args = {"annotations": "", "times": len(_LEVELS)}
   config.task.args.channels = 3
   config.data.eval_batch_size = 1
   config.eval_every = 0
@@ -90,20 +128,23 @@ def folder(config: ConfigDict) -> None:
 def paper(config: ConfigDict) -> None:
   """RDUNet (Gurrola-Ramos et al. 2021). H: read in a primary source; M, L: not."""
   folder(config)
-  config.task.args.size = 64  # H
-  config.policy.args.network.args.update(filters=128, sees_sigma=False)  # H
-  config.mle.update(steps=1_000_000, batch_size=16)  # M for the number of steps, H for the batch
-  config.mle.optim.update(lr=1e-4, weight_decay=1e-5, warmup_steps=0)  # H
-  config.mle.optim.schedule = "cosine"  # ours: it is halved every three epochs
-  config.reward.update(steps=5000, batch_size=16)  # L: nobody has tuned it before
-  config.reward.args = {"grid": (8, 8)}  # L: ours, blocks of 8 pixels
+  config.task.args.size = config.data.train.args.least_side = 64  # H
+  config.task.args.corruptions = (noise([5, 50]),)  # H
+  config.policy.args.network.args.filters = 128  # H
+  config.policy.args.network.args.blocks = 2  # H
+  config.mle.steps = 1_000_000  # L: it has 21 epochs in 10 parts, of a number of patches unknown
+  config.mle.batch_size = 16  # H
+  config.mle.optim.lr = 1e-4  # H
+  config.mle.optim.weight_decay = 1e-9  # H: 1e-5 of AdamW, which is times the learning rate there
+  config.mle.optim.update(schedule="cosine", warmup_steps=0)  # ours, L: halved every three epochs
+  config.reward.update(steps=5000, batch_size=16)  # L: ours, nobody has tuned it before
+  control_steps(config)
 
 
 def tiny(config: ConfigDict) -> None:
   """Every part of a run, in seconds."""
   config.policy.args.network.args.update(filters=4, blocks=1)
   config.task.args.size = 16
-  config.reward.args = {"grid": (2, 2)}
   for data in (config.data.train, config.data.val):
     data.args.size = 24
   config.data.val.args.num = 12
@@ -117,5 +158,14 @@ def tiny(config: ConfigDict) -> None:
   config.eval_every, config.eval_examples = 10, 0
 
 
-_CHANGES = {"control": control, "folder": folder, "paper": paper, "tiny": tiny}
+_CHANGES = {
+  "control": control,
+  "constant": constant,
+  "exact": exact,
+  "lpips": lpips,
+  "folder": folder,
+  "coco_json": coco_json,
+  "paper": paper,
+  "tiny": tiny,
+}
 VARIANTS = ("", *_CHANGES)

@@ -11,13 +11,20 @@ Imitation is exact likelihood. Samples are drawn at a temperature of 0.8, which 
 policy: log-probabilities describe what is drawn. Credit is by block of 8 x 8 pixels.
 
 Variants (after a colon):
-  control  as many steps of more imitation as tuning would take
-  x4       four times as large
-  folder   your own pictures, made smaller as MATLAB does it: a folder, or a list of files
-           --config.data.train.args.annotations=photos --config.data.val.args.annotations=photos
-           (one in ten is held out), or pairs, see docs/restoration.md
-  tiny     seconds; for tests
+  control     as many steps of more imitation as tuning would take
+  lpips       tuned for LPIPS: pip install 'rtune[lpips]'
+  folder      your own pictures in a folder, or a list of files; made smaller as MATLAB does it:
+              --config.data.train.args.annotations=photos --config.data.val.args.annotations=photos
+              (one in ten is held out); or pairs, see docs/restoration.md
+  coco_json   JSON files that list pictures:
+              --config.data.train.args.annotations=train.json
+              --config.data.val.args.annotations=val.json
+  x4          four times as large; and x4_control, x4_lpips, x4_folder, x4_coco_json
+  paper       SRFlow as published for x4, for a GPU; files as of folder
+  tiny        seconds; for tests
 """
+
+from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
@@ -30,7 +37,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
   config = configs.default()
   config.task.fn = "rtune.tasks.restoration:Restoration"
   config.policy.fn = "rtune.policies.flow:flow"
-  config.reward.fn = "rtune.rewards.structure:ssim"
+  config.reward.update(fn="rtune.rewards.structure:ssim", args={"grid": 8})
   embedded(config)
   return variants.apply(config, variant, _CHANGES)
 
@@ -55,7 +62,6 @@ def scaled(config: ConfigDict, scale: int) -> None:
   config.task.args = {"size": 32 // scale, "scale": scale, "corruptions": (smaller,)}
   network = {"fn": "rtune.models.srflow:srflow", "args": {"scale": scale}}
   config.policy.args = {"network": network, "temperature": 0.8, "block": 8}
-  config.reward.args = {"grid": (4, 4)}
   # As papers on super-resolution measure: Y alone, without a border as wide as the scale.
   papers = {"measures": ("PSNR", "SSIM", "LR_PSNR"), "luma": True, "border": scale}
   config.metrics = ({"fn": "rtune.metrics.pictures:restoring", "args": papers},)
@@ -77,21 +83,66 @@ def x4(config: ConfigDict) -> None:
   scaled(config, 4)
 
 
+def x4_of(change: Callable[[ConfigDict], None]) -> Callable[[ConfigDict], None]:
+  """Another variant, four times as large."""
+
+  def changed(config: ConfigDict) -> None:
+    x4(config)
+    change(config)
+
+  return changed
+
+
+def lpips(config: ConfigDict) -> None:
+  """How different pictures look to a network that was trained on photographs."""
+  config.reward.fn = "rtune.rewards.lpips:lpips"
+  config.metrics[0]["args"]["measures"] = ("PSNR", "SSIM", "LR_PSNR", "LPIPS")
+
+
 def folder(config: ConfigDict) -> None:
   """A user's photographs, one after the other in evaluation, each in its own size."""
+  coco_json(config)
+  for split in ("train", "val"):
+    getattr(config.data, split).args.split = split
+
+
+def coco_json(config: ConfigDict) -> None:
+  """Files for training and for validation."""
   variants.own_files(config, "rtune.data.sources.clean:CleanPictures")
   control_steps(config)
-  for split in ("train", "val"):
-    args = {"annotations": "", "split": split, "multiple": config.task.args.scale}
-    getattr(config.data, split).args = args
+  scale = config.task.args.scale
+  config.data.val.args = {"annotations": "", "multiple": scale}
+  smallest = scale * config.task.args.size
+  config.data.train.args = {"annotations": "", "multiple": scale, "least_side": smallest}
   config.data.eval_batch_size = 1
   config.eval_every = 0
+
+
+def paper(config: ConfigDict) -> None:
+  """SRFlow (Lugmayr et al. 2020) for x4. H: read in its published config; M, L: not."""
+  x4_of(folder)(config)
+  config.task.args.size = 40  # M: patches of 160 pixels
+  config.data.train.args.least_side = 160  # M
+  config.policy.args.temperature = 0.9  # H
+  net = config.policy.args.network.args
+  net.update(filters=64, blocks=23, stacked=(1, 8, 15, 22))  # H
+  net.growth = 32  # M: the default of its code
+  net.update(levels=3, steps=16, transitions=2)  # H
+  net.splits = 1  # H: in its code, after all levels but the last two
+  net.hidden = 64  # M: the default of its code
+  net.residual = False  # H
+  config.mle.steps = 200_000  # H
+  config.mle.batch_size = 16  # M
+  config.mle.optim.update(lr=2.5e-4, b1=0.9, b2=0.99)  # H
+  # Its rate is halved four times, and it starts from a trained RRDB.
+  config.mle.optim.update(schedule="cosine", warmup_steps=0)  # ours, L
+  config.reward.update(steps=5000, batch_size=16)  # L: ours, nobody has tuned it before
+  control_steps(config)
 
 
 def tiny(config: ConfigDict) -> None:
   """Every part of a run, in seconds."""
   config.task.args.size = 8
-  config.reward.args = {"grid": (2, 2)}
   for data in (config.data.train, config.data.val):
     data.args.size = 32
   config.data.val.args.num = 8
@@ -105,5 +156,12 @@ def tiny(config: ConfigDict) -> None:
   config.eval_every, config.eval_examples = 10, 0
 
 
-_CHANGES = {"control": control, "x4": x4, "folder": folder, "tiny": tiny}
+_PLAIN = {"control": control, "lpips": lpips, "folder": folder, "coco_json": coco_json}
+_CHANGES = {
+  **_PLAIN,
+  "x4": x4,
+  **{f"x4_{name}": x4_of(change) for name, change in _PLAIN.items()},
+  "paper": paper,
+  "tiny": tiny,
+}
 VARIANTS = ("", *_CHANGES)

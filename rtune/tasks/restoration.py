@@ -13,6 +13,7 @@ Dimension key:
 
 import dataclasses
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ from jaxtyping import Array, Float, Float32, UInt8
 from rtune.data import patching
 from rtune.data.chain import Chain, chain
 from rtune.data.source import Example, PairSource, Source
+from rtune.data.sources.clean import CleanPictures
+from rtune.data.sources.pairs import Pairs
 from rtune.errors import UsageError
 from rtune.policies.policy import Scored
 from rtune.policies.space import Image
@@ -30,6 +33,7 @@ from rtune.tasks.task import Knowledge, View
 
 _MULTIPLE = 16  # sides of canvases are multiples of it, as networks that halve pictures want it
 _WHITE = np.float32(255)
+_UNKNOWN = "unknown"  # in an example: there is no clean picture; what stands there is black
 
 Steps = Sequence[Mapping[str, Any]]
 
@@ -42,6 +46,9 @@ class Restoration:
   channels: int = 3  # 1: pictures are gray
   scale: int = 1  # of super-resolution
   turned: bool = True  # patches are rotated and mirrored at random
+  # The model is told the level of the noise that the task adds. Of pairs, and of pictures that
+  # nobody has a clean one of, it is told 0: nobody knows it.
+  tells_sigma: bool = False
   # What is done to clean pictures (rtune/data/corrupt.py), one after the other.
   corruptions: Steps = dataclasses.field(default=(), hash=False)
   # Chains of evaluation, one for each picture in turn; (): that of training.
@@ -126,7 +133,8 @@ class Restoration:
     return values if self.channels == 3 else (values @ np.array(LUMA, np.float32))[..., None]
 
   def inputs(self, batch) -> dict[str, Float[Array, "b *hwc"]]:
-    return {"image": batch["image"], "sigma": batch["sigma"]}
+    sigma = batch["sigma"]
+    return {"image": batch["image"], "sigma": sigma if self.tells_sigma else 0 * sigma}
 
   def space(self) -> Image:
     side = self.scale * self.size
@@ -150,7 +158,8 @@ class Restoration:
       headline=("PSNR", "SSIM"),
       annotated=_annotated,
       unlabeled=self._unlabeled,
-      source=_source,
+      source=self._open,
+      own_size=True,
       metrics=("rtune.metrics.pictures:restoring",),
     )
 
@@ -164,7 +173,7 @@ class Restoration:
     record = {
       "image_id": raw["image_id"],
       "picture": np.asarray(prediction.image)[size],
-      "original": np.asarray(features["clean"])[size],
+      "original": None if _UNKNOWN in raw else np.asarray(features["clean"])[size],
       "given": np.asarray(features["image"])[:height, :width],
     }
     level = 255 * float(features["sigma"])
@@ -173,7 +182,20 @@ class Restoration:
   def _unlabeled(self, image: np.ndarray, image_id: int) -> Example:
     height, width = image.shape[:2]
     blank = np.zeros((self.scale * height, self.scale * width, 3), np.uint8)
-    return {"image": image, "image_id": image_id, "clean": blank}
+    return {"image": image, "image_id": image_id, "clean": blank, _UNKNOWN: True}
+
+  def _open(self, annotations: str, images: str) -> Source:
+    """Clean pictures, each with every chain of evaluation, or pairs.
+
+    Args:
+      annotations: clean pictures, as of `CleanPictures`.
+      images: where `annotations` is a folder, that of the degraded ones, of the same names; else as
+        of `CleanPictures`.
+    """
+    if images and os.path.isdir(os.path.expanduser(annotations)):
+      return Pairs(degraded=images, clean=annotations, scale=self.scale)
+    times = max(1, len(self.eval_corruptions))
+    return CleanPictures(annotations, images, multiple=self.scale, times=times)
 
 
 def _draw(image: np.ndarray, record: Mapping[str, Any]) -> np.ndarray:
@@ -187,9 +209,3 @@ def _draw(image: np.ndarray, record: Mapping[str, Any]) -> np.ndarray:
 def _annotated(raw: Example) -> dict[str, object]:
   picture = raw.get("clean", raw["image"])
   return {"image_id": raw["image_id"], "given": None, "picture": picture, "original": None}
-
-
-def _source(annotations: str, images: str) -> Source:
-  from rtune.data.sources.clean import CleanPictures
-
-  return CleanPictures(annotations, images)
