@@ -18,6 +18,7 @@ from rtune.devices import processes
 from rtune.display import console
 from rtune.errors import UsageError
 from rtune.store import run_files
+from rtune.tasks.task import view
 from rtune.training import restore
 from rtune.training.evaluation import evaluate_phase, open_source, predictor
 from rtune.training.setup import metrics_of
@@ -47,7 +48,8 @@ def _command(flags: argparse.Namespace) -> None:
     raise UsageError("--split and --annotations both say what to evaluate on; give one.")
   processes.start()
   run = restore.restore(flags.workdir)
-  run = restore.with_batch_size(run, flags.batch_size)
+  alone = flags.annotations and view(run.task).own_size
+  run = restore.with_batch_size(run, flags.batch_size or (1 if alone else None))
   metrics = metrics_of(run.config, run.task, flags.fast)
   source = open_source(run, flags.annotations, flags.images, flags.split)
   predict = predictor(run, flags.beam)

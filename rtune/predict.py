@@ -182,7 +182,8 @@ def _command(flags: argparse.Namespace) -> None:
   run = restore.restore(flags.workdir)
   devices, most = run.mesh.size, run.config.data.eval_batch_size
   # Few images need no batch of hundreds.
-  batch_size = flags.batch_size or min(most, -(-len(paths) // devices) * devices)
+  usual = 1 if view(run.task).own_size else min(most, -(-len(paths) // devices) * devices)
+  batch_size = flags.batch_size or usual
   run = restore.with_batch_size(run, batch_size)
   phase, params = restore.load_params(run, flags.phase)
   if not phase_of(phase).learns.answers:

@@ -5,6 +5,7 @@ python -m rtune.analyze --workdir W [--images 32] [--samples 1000] [--out W/anal
 reward_distribution.png, reward_examples.png  with reward_distribution.csv, rewards_per_image.csv
 best_of_n.png              the best of N answers by reward and by likelihood; best_of_n.csv
 reward_against_metric.png  over training; reward_against_metric.csv, correlation.csv
+perception_distortion.png  of policies with a temperature; perception_distortion.csv
 """
 
 import argparse
@@ -16,7 +17,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from rtune import commands
-from rtune.analyze import figures, progression
+from rtune.analyze import figures, progression, temperature
 from rtune.analyze.figures import BestOfN
 from rtune.analyze.pools import Pool, draw_pools
 from rtune.analyze.tables import (
@@ -73,6 +74,10 @@ def _command(flags: argparse.Namespace) -> None:
   figures.draw_best_of_n(best, pools, out / "best_of_n.png")
   print(_summary(pools, best), end="\n\n")
   _analyze_progression(run, progression.evaluations(run, source), out)
+  if temperature.has_temperature(run):
+    rows = temperature.over_temperature(run, source, images, flags.seed)
+    run_files.write_csv(out / "perception_distortion.csv", rows)
+    temperature.draw_trade(rows, out / "perception_distortion.png")
   console.say(f"written to {out}")
 
 

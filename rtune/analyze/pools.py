@@ -112,7 +112,8 @@ def _statistic(run: Restored, phase: str, source: Source, num_images: int) -> An
 
   @jax.jit
   def follow(state, params, batch):
-    found = best_prediction(run.task, run.policy, params, run.task.inputs(batch), run.frozen, batch)
+    inputs = run.task.inputs(batch)
+    found = best_prediction(run.task, run.policy, params, inputs, run.frozen, batch)
     return running.update(state, found, run.task.truth(batch))
 
   _, params = restore.load_params(run, phase)
@@ -148,11 +149,15 @@ def _batches(
   run: Restored, source: Source, num_images: int
 ) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
   """(indices of the images that count, features [B, ...] on the devices)."""
-  unit = run.mesh.size
+  size = run.config.data.eval_batch_size
+  if size > 1:
+    size = -(-min(_IMAGES_A_CALL, num_images) // run.mesh.size) * run.mesh.size
+  rows, alone = sharding.eval_batch(size, run.mesh)
   batches = loader.eval_batches(
     source,
     run.task.example,
-    batch_size=-(-min(_IMAGES_A_CALL, num_images) // unit) * unit,
+    batch_size=rows,
+    alone=alone,
     num_threads=run.config.data.threads,
     prefetch=1,
     num_examples=num_images,

@@ -224,8 +224,9 @@ def on_devices(loop: Loop, batch: Any) -> dict[str, jax.Array]:
 
 def _eval_batches(setup: Setup) -> Iterator[dict]:
   data = setup.config.data
+  rows, alone = sharding.eval_batch(data.eval_batch_size, setup.mesh)
   batches = loader.eval_batches(
-    setup.val, setup.task.example, batch_size=data.eval_batch_size, num_threads=1, prefetch=0
+    setup.val, setup.task.example, batch_size=rows, alone=alone, num_threads=1, prefetch=0
   )
   with contextlib.closing(batches):
     for batch in itertools.islice(batches, 1):

@@ -47,7 +47,9 @@ class Data:
   threads: int = 8  # threads that read and transform
   prefetch: int = 4  # batches prepared ahead by each process
   cache_mb: int = 0  # memory for decoded examples in megabytes, of train and of val, a process
-  eval_batch_size: int = 64  # images a step of evaluation, over all devices
+  # Images a step of evaluation, over all devices; 1: one, which may have a size of its own, however
+  # many devices there are.
+  eval_batch_size: int = 64
 
 
 @dataclass(frozen=True)

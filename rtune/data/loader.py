@@ -103,31 +103,35 @@ def eval_batches(
   num_examples: int = 0,
   process_index: int = 0,
   process_count: int = 1,
+  alone: bool = False,
 ) -> Generator[EvalBatch, None, None]:
   """Every example exactly once, in the source's order, over all processes together.
 
   All processes get the same number of batches, because prediction is one computation of all of
   them; what is too much is padding. `example` gets None for its generator. `num_examples` is how
-  many are read, from the first on; 0 means all. For all else see `train_batches`.
+  many are read, from the first on; 0 means all. `alone`: one example a batch, the rest of it is
+  padding, so that each may have a shape of its own. For all else see `train_batches`.
   """
   block = _block_size(batch_size, process_index, process_count)
   length = min(_length(source), num_examples or len(source))
+  counting = 1 if alone else batch_size  # examples that count of a batch
 
   def read(step: int) -> EvalBatch:
-    start = step * batch_size + process_index * block
-    own = range(start, min(start + block, length))
-    # In the last batch a process may have nothing of its own; something must fill its block.
-    indices = [*own] or [length - 1]
+    first = step * counting
+    start = first + process_index * block
+    own = range(start, min(start + block, first + counting, length))
+    # A process may have nothing of its own; something must fill its block.
+    indices = [*own] or [min(first, length - 1) if alone else length - 1]
     pairs = [_read(source, index, example, None) for index in indices]
     padding = block - len(pairs)
     return EvalBatch(
-      features=_stack([features for _, features in pairs + pairs[-1:] * padding]),
+      features=_stack_equal([features for _, features in pairs + pairs[-1:] * padding]),
       mask=np.arange(block) < len(own),
       indices=np.array(indices + indices[-1:] * padding),
       truths=[{k: v for k, v in raw.items() if k != "image"} for raw, _ in pairs[: len(own)]],
     )
 
-  return _prepare(read, range(-(-length // batch_size)), num_threads, prefetch)
+  return _prepare(read, range(-(-length // counting)), num_threads, prefetch)
 
 
 def _block_size(batch_size: int, process_index: int, process_count: int) -> int:
@@ -182,6 +186,17 @@ def _stack(rows: Sequence[Features]) -> dict[str, np.ndarray]:
       shapes = sorted({np.shape(row[name]) for row in rows})
       raise ValueError(f"Feature {name!r} must have one static shape, not {shapes}.") from error
   return batch
+
+
+def _stack_equal(rows: Sequence[Features]) -> dict[str, np.ndarray]:
+  """A batch of evaluation, where a task may keep each image in its own size."""
+  try:
+    return _stack(rows)
+  except ValueError as error:
+    raise DataError(
+      f"{error} Images of different sizes are evaluated one by one: set config.data.eval_batch_size"
+      " to 1, or say --batch_size 1."
+    ) from error
 
 
 def _prepare(

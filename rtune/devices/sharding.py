@@ -114,6 +114,20 @@ def check_divisible(
   )
 
 
+def eval_batch(
+  size: int, mesh: Mesh | AbstractMesh, key: str = "config.data.eval_batch_size"
+) -> tuple[int, bool]:
+  """Rows of a batch of evaluation, and whether just one of them counts: where the size is 1.
+
+  Raises:
+    UsageError: another size that the devices cannot share.
+  """
+  if size == 1:
+    return mesh.size, True
+  check_divisible(size, mesh, 1, key)
+  return size, False
+
+
 def put_batch(mesh: Mesh, local_batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
   """Join the processes' parts [b, ...] to global arrays [b * processes, ...] on the devices."""
   sharding = batch_sharding(mesh)

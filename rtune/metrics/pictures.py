@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import Float
 
 from rtune.data import resize
+from rtune.data.files.lpips_weights import load_lpips
 from rtune.errors import DataError, UsageError
 from rtune.metrics import perceptual, picture_measures
 from rtune.metrics.metric import Metric
@@ -74,7 +75,8 @@ def restoring(
   original [H, W, C]}, where pictures are uint8, or floats in 0..1 (and beyond, in a restored one).
   It may have `sigma`, the standard deviation of its noise in values of 0..255: where images share
   two to twelve levels there are PSNR_sigma25 and the like. LR_PSNR needs `given` [Y, X, C]. A
-  truth is {image_id}.
+  truth is {image_id}. Of a picture whose `original` is None nothing is measured that needs one;
+  `results` and `files` serve predictions.
 
   Args:
     measures: names of what this module can measure.
@@ -86,11 +88,11 @@ def restoring(
     net: of LPIPS, "alex" or "vgg"; `weights`: its .safetensors file, or "" (as `perceptual.lpips`).
 
   Raises:
-    UsageError: an unknown measure or setting.
+    UsageError: an unknown measure or setting, or the weights of LPIPS are missing.
     DataError: from `update` for a truth of another image, another size, or a picture that is too
       small; from `compute` for an image that was scored twice, or for none.
   """
-  _check_settings(measures, border, window, kind, net)
+  _check_settings(measures, border, window, kind, net, weights)
   settings = Settings(tuple(measures), luma, border, window, sample_covariance, kind, net, weights)
 
   def update(
@@ -106,7 +108,7 @@ def restoring(
       found |= {f"{name}_sigma{level:g}": value for name, value in values.items()}
     return found
 
-  return Metric(list, update, compute, None, _results)
+  return Metric(list, update, compute, None, _results, _files)
 
 
 def by_level(state: Sequence[Entry]) -> dict[float, dict[str, float]]:
@@ -120,7 +122,9 @@ def by_level(state: Sequence[Entry]) -> dict[float, dict[str, float]]:
   return {level: _means([one for one in state if one.level == level]) for level in levels}
 
 
-def _check_settings(measures: Sequence[str], border: int, window: str, kind: str, net: str) -> None:
+def _check_settings(
+  measures: Sequence[str], border: int, window: str, kind: str, net: str, weights: str
+) -> None:
   for name in measures:
     if name not in MEASURES:
       raise UsageError(f"restoring: measures has {name!r}; choose from {', '.join(MEASURES)}.")
@@ -133,6 +137,8 @@ def _check_settings(measures: Sequence[str], border: int, window: str, kind: str
   ):
     if value not in choices:
       raise UsageError(f"restoring: {setting} is {value!r}; it must be one of {choices}.")
+  if "LPIPS" in measures:
+    load_lpips(net, weights)  # that its weights are missing must not come to light after training
 
 
 def _entry(prediction: Mapping[str, Any], truth: Mapping[str, Any], settings: Settings) -> Entry:
@@ -142,13 +148,17 @@ def _entry(prediction: Mapping[str, Any], truth: Mapping[str, Any], settings: Se
       f"picture metric: the prediction is of image {prediction['image_id']}, the truth of"
       f" {image_id}"
     )
-  picture, original = (np.asarray(prediction[name]) for name in ("picture", "original"))
+  picture, sigma = np.asarray(prediction["picture"]), prediction.get("sigma")
+  level = None if sigma is None else round(float(sigma), 2)
+  if not np.isfinite(picture).all():
+    raise DataError(f"picture metric: image {image_id} has values that are no numbers")
+  if prediction["original"] is None:
+    return Entry(image_id, level, {})
+  original = np.asarray(prediction["original"])
   if picture.shape != original.shape:
     raise DataError(
       f"picture metric: image {image_id} is {picture.shape}, its original {original.shape}"
     )
-  if not np.isfinite(picture).all():
-    raise DataError(f"picture metric: image {image_id} has values that are no numbers")
   values = {}
   pair = tuple(_compared(image, True, settings) for image in (picture, original))
   for name in settings.measures:
@@ -164,8 +174,7 @@ def _entry(prediction: Mapping[str, Any], truth: Mapping[str, Any], settings: Se
     else:
       _check_size(image_id, name, pair[0], picture_measures.SMALLEST.get(name, 1))
       values[name] = _measure(name, settings)(*pair)
-  sigma = prediction.get("sigma")
-  return Entry(image_id, None if sigma is None else round(float(sigma), 2), values)
+  return Entry(image_id, level, values)
 
 
 def _compared(image: np.ndarray, eight_bits: bool, settings: Settings) -> Values:
@@ -232,6 +241,12 @@ def _check_state(state: Sequence[Entry]) -> None:
 def _means(state: Sequence[Entry]) -> dict[str, float]:
   names = state[0].values
   return {name: float(np.mean([entry.values[name] for entry in state])) for name in names}
+
+
+def _files(prediction: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """The picture as a file of 8 bits, called by the number of its image."""
+  picture = as_bytes(prediction["picture"])
+  return {f"{prediction['image_id']}.png": picture[..., 0] if picture.shape[-1] == 1 else picture}
 
 
 def _results(state: Sequence[Entry]) -> list[dict[str, Any]]:

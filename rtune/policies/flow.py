@@ -126,7 +126,10 @@ def _policy(network: Flow, temperature: float, block: int, dequantize: bool) -> 
     return {"image": picture[:, 0, :height, :width]}
 
   return Policy(
-    init, sample, score, best, _entropy, _divergence, describe=_describe, sequential=False
+    *(init, sample, score, best, _entropy, _divergence),
+    describe=_describe,
+    sequential=False,
+    describes_truth=True,
   )
 
 

@@ -61,6 +61,7 @@ class _Settings(NamedTuple):
   bands: int
   of: str
   between: str
+  constant: bool
   noise: float
   learn_noise: bool
   antithetic: bool
@@ -78,6 +79,7 @@ def gains(
   of: str = "change",
   between: str = "linear",
   width: int = 32,
+  head: str = "blocks",
   noise: float = 0.5,
   learn_noise: bool = False,
   antithetic: bool = True,
@@ -99,6 +101,8 @@ def gains(
     between: how gains go from block to block: "linear", or "nearest", with which a block's gains
       change that block only.
     width: of the head.
+    head: what gains' means depend on: "blocks", on what the restorer sees of a block; "constant",
+      on nothing: one number for each band of all blocks, what a head must beat.
     noise: standard deviation of gains.
     learn_noise: it is learned, one number for each band, and begins there.
     antithetic: samples come in mirrored pairs, see above; an odd one is by itself.
@@ -113,11 +117,13 @@ def gains(
   pictures.check_above(0, noise=noise, spread=spread)
   pictures.check_choice(("change", "restored"), of=of)
   pictures.check_choice(("linear", "nearest"), between=between)
+  pictures.check_choice(("blocks", "constant"), head=head)
   pictures.check_choice(tuple(_LIKELIHOODS), likelihood=likelihood)
   made = network_of(network, restorer.Restorer, space.channels)
-  head = restorer.block_head(bands, width)
-  gained = block, bands, of, between, float(noise), learn_noise, antithetic, frozen
-  return _policy(made, head, _Settings(*gained, likelihood, float(spread)))
+  rendering = block, bands, of, between, head == "constant"
+  drawing = float(noise), learn_noise, antithetic, frozen
+  settings = _Settings(*rendering, *drawing, likelihood, float(spread))
+  return _policy(made, restorer.block_head(bands, width), settings)
 
 
 def _policy(network: restorer.Restorer, head: restorer.Head, settings: _Settings) -> Policy:
@@ -214,7 +220,8 @@ def _seen(network, settings, found: restorer.Restored, inputs) -> tuple[Array, A
   energies = detail.energies(bands_BYXCK, settings.block)
   sigma = jnp.broadcast_to(inputs["sigma"][:, None, None, None], (*features.shape[:3], 1))
   seen = jnp.concatenate([features, energies, sigma], axis=-1)
-  return bands_BYXCK, seen
+  # Of zeros nothing but the last bias gets a gradient; parameters stay those of the other head.
+  return bands_BYXCK, jnp.zeros_like(seen) if settings.constant else seen
 
 
 def _by_place(values: Float[Array, "b s y x c"]) -> Float[Array, "b s t"]:

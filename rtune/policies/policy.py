@@ -98,6 +98,8 @@ class Policy(NamedTuple):
       not, KL and entropy have no part that decisions earn later.
     search: what an effort of more than 1 is called in the names of metrics, such as "beam"; "":
       `best` knows no other effort than 1.
+    describes_truth: whether evaluation reports what `describe` says of the truth, too, such as how
+      many bits it takes.
     compiler_options: of `jax.jit`, for programs that sample or decode on this machine.
   """
 
@@ -110,4 +112,5 @@ class Policy(NamedTuple):
   describe: Describe = _nothing
   sequential: bool = True
   search: str = ""
+  describes_truth: bool = False
   compiler_options: dict[str, Any] | None = None

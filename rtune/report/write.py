@@ -100,7 +100,7 @@ def _head(
   date = time.strftime("%Y-%m-%d %H:%M")
   tuned = "reward" in config.phases
   facts = [
-    ("task", config.task.fn),
+    ("task", _call(config.task.fn, config.task.args)),
     ("reward", _rewards(config.reward) if tuned else ""),
     ("trained on", _call(config.data.train.fn, config.data.train.args)),
     ("validated on", _call(config.data.val.fn, config.data.val.args)),

@@ -25,7 +25,8 @@ def total_variation(prediction: Picture, truth: object, *, grid: Grid = None) ->
   Args:
     prediction: image [H, W, C], values in 0..1.
     truth: any.
-    grid: rows and columns of blocks for credit; a difference belongs to its upper or left pixel.
+    grid: blocks for credit: rows and columns, or the pixels of a side. A difference belongs to its
+      upper or left pixel.
   """
   image = prediction.image
   height, width = _checked("total_variation", image, 2)
@@ -45,7 +46,7 @@ def sharpness(prediction: Picture, truth: object, *, grid: Grid = None) -> Rewar
   Args:
     prediction: image [H, W, C], values in 0..1.
     truth: any.
-    grid: rows and columns of blocks for credit.
+    grid: blocks for credit: rows and columns, or the pixels of a side.
   """
   height, width = _checked("sharpness", prediction.image, 3)
   image = 255 * luma(prediction.image)

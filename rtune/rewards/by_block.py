@@ -22,7 +22,8 @@ from jaxtyping import Array, Float, Float32
 
 from rtune.errors import UsageError
 
-Grid = Sequence[int] | None  # rows and columns of blocks
+# Rows and columns of blocks, or the pixels of a block's side: then of pictures of any size.
+Grid = Sequence[int] | int | None
 Span = tuple[int, int]  # first and last of the places' edges, in pixels
 
 
@@ -51,7 +52,7 @@ def judged(
   Args:
     reward: the reward.
     terms: what it is made of.
-    grid: (rows, columns); None: no credit.
+    grid: (rows, columns), or the pixels of a side; None: no credit.
     height: of the picture, in pixels.
     width: of the picture, in pixels.
 
@@ -77,7 +78,14 @@ def judged(
   return {"reward": reward, "credit": credit_T}
 
 
-def _checked(grid: Sequence[int], height: int, width: int) -> tuple[int, int]:
+def _checked(grid: Sequence[int] | int, height: int, width: int) -> tuple[int, int]:
+  if isinstance(grid, int):
+    if grid < 1 or height % grid or width % grid:
+      raise UsageError(
+        f"config.reward.args.grid is {grid}; it must be the pixels of a block's side, and a picture"
+        f" of {height} x {width} pixels must consist of whole blocks."
+      )
+    return height // grid, width // grid
   if len(grid) != 2 or min(grid) < 1 or height % grid[0] or width % grid[1]:
     raise UsageError(
       f"config.reward.args.grid is {tuple(grid)}; it must be (rows, columns) of blocks that a"

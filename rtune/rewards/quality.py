@@ -6,7 +6,7 @@ original; `consistency` what the model was given. Those without any are in `rtun
 They say what a picture is like, not what it should be like, and nothing but another reward keeps a
 model from inventing it.
 
-jit, vmap, and gradients by the picture. With `grid` = (rows, columns) they give `credit` by block
+jit, vmap, and gradients by the picture. With `grid` they give `credit` by block
 (`rtune.rewards.by_block`), whose mean is the reward.
 
 Dimension key:
@@ -52,7 +52,7 @@ def psnr(
       passes the rounding.
     luma: on Y alone, as papers on super-resolution have it (`studio_luma`).
     border: pixels at each side that do not count; those papers leave out as many as the scale.
-    grid: rows and columns of blocks for credit.
+    grid: blocks for credit: rows and columns, or the pixels of a side.
   """
   made, wanted = images_of(prediction, truth)
   height, width = made.shape[:2]
@@ -103,7 +103,7 @@ def consistency(
       number above 1.
     kind: how the picture is scaled down: "matlab" or "pillow", both bicubic (`rtune.data.resize`).
     eight_bit: clip and round the smaller picture, as files are; the gradient passes rounding.
-    grid: rows and columns of blocks for credit.
+    grid: blocks for credit: rows and columns, or the pixels of a side.
 
   Raises:
     UsageError: the truth does not say what was given, or it is no smaller picture.

@@ -1,6 +1,6 @@
 """Structural similarity of restored pictures and their originals, and the like: with a reference.
 
-jit, vmap, and gradients by the picture. With `grid` = (rows, columns) they give `credit` by block
+jit, vmap, and gradients by the picture. With `grid` they give `credit` by block
 (`rtune.rewards.by_block`), whose mean is the reward.
 
 Dimension key:
@@ -46,7 +46,7 @@ def ssim(
       "uniform" (scikit-image's default), no for "gaussian" (Wang et al. and most papers).
     edges: whether windows count that reach over the border, where the picture is mirrored. If not,
       what is within half a window of the border counts less, and less credit goes to its blocks.
-    grid: rows and columns of blocks for credit.
+    grid: blocks for credit: rows and columns, or the pixels of a side.
   """
   made, wanted = images_of(prediction, truth)
   height, width = made.shape[:2]
@@ -103,7 +103,7 @@ def ms_ssim(
     prediction: image [H, W, C].
     truth: image [H, W, C].
     scales: 1 to 5. Of fewer than five the exponents are those of the first ones, made to sum to 1.
-    grid: rows and columns of blocks for credit.
+    grid: blocks for credit: rows and columns, or the pixels of a side.
 
   Raises:
     UsageError: at the last scale the picture is smaller than the window; five need 161 pixels.
@@ -147,7 +147,7 @@ def gmsd(prediction: Picture, truth: Picture | Original, *, grid: Grid = None) -
   Args:
     prediction: image [H, W, C].
     truth: image [H, W, C].
-    grid: rows and columns of blocks for credit.
+    grid: blocks for credit: rows and columns, or the pixels of a side.
   """
   made, wanted = images_of(prediction, truth)
   height, width = made.shape[:2]

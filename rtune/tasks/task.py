@@ -93,6 +93,7 @@ class View(NamedTuple):
     given: image -> the image as the model gets it, where that is not what the picture shows.
     source: (annotation file, folder of images or "") -> a user's own data as a source.
     metrics: names of the metrics that a task is judged by unless the config names others.
+    own_size: whether images are evaluated each in its own size: those of a user come one by one.
   """
 
   record: Callable[[Any, Features, Example], Record] = _record
@@ -104,6 +105,7 @@ class View(NamedTuple):
   given: Callable[[np.ndarray], np.ndarray] | None = None
   source: Callable[[str, str], Source] | None = None
   metrics: tuple[str, ...] = ()
+  own_size: bool = False
 
 
 def _knows_nothing(names: Collection[str]) -> Mapping[str, Any]:

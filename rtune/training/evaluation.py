@@ -25,7 +25,7 @@ from rtune.metrics.metric import Confusion, Metric
 from rtune.tasks.task import Task, knowledge, view
 from rtune.training import restore
 from rtune.training.phases import Phase, phase_of
-from rtune.training.predicting import Predict
+from rtune.training.predicting import Describe, Predict, truth_described
 from rtune.training.restore import Restored
 from rtune.training.scoring import Scoring, make_scoring
 
@@ -38,12 +38,14 @@ class Judged(NamedTuple):
     record: the prediction as metrics want it.
     truth: the example without its image.
     reward: NaN where it could not be computed or was not asked for.
+    numbers: what the policy says of the truth, such as the bits it takes.
   """
 
   index: int
   record: Mapping[str, Any]
   truth: Example
   reward: float
+  numbers: Mapping[str, float] = {}
 
 
 class Judging(NamedTuple):
@@ -52,6 +54,7 @@ class Judging(NamedTuple):
   Attributes:
     frozen: what the task's functions take under this name.
     scoring: of the run's reward; None where it has none.
+    describe: says what the policy finds of the truth; None for nothing.
   """
 
   task: Task
@@ -60,6 +63,7 @@ class Judging(NamedTuple):
   mesh: Mesh
   metrics: Sequence[Metric]
   scoring: Scoring | None
+  describe: Describe | None = None
 
 
 def evaluate(
@@ -71,14 +75,20 @@ def evaluate(
     predict: (frozen, params, batch) -> (actions, predictions).
     num_examples: how many of the source, from the first on; 0 = all.
   """
-  states, rewards = [metric.init() for metric in judging.metrics], []
+  states, rewards, numbers = [metric.init() for metric in judging.metrics], [], []
   for one in judge(judging, params, predict, source, num_examples):
     states = _updated(judging.metrics, states, one)
     rewards.append(one.reward)
+    numbers.append(one.numbers)
   states = [processes.gather_objects(state) for state in states]
-  values = compute(judging.metrics, states)
+  values = compute(judging.metrics, states) | _means(processes.gather_objects(numbers))
   rewards = processes.gather_objects(rewards)
   return {**values, "reward": mean_reward(rewards)} if judging.scoring else values
+
+
+def _means(numbers: Sequence[Mapping[str, float]]) -> dict[str, float]:
+  names = numbers[0] if numbers else ()
+  return {name: float(np.mean([one[name] for one in numbers])) for name in names}
 
 
 def _updated(metrics: Sequence[Metric], states: Sequence[list], one: Judged) -> list[list]:
@@ -117,10 +127,14 @@ def judge(
       if judging.scoring is not None:
         scores = sharding.local_rows(judging.scoring.score(frozen, actions, inputs).reward)
         rewards = scores[batch.mask, 0].tolist()
+      described = judging.describe(frozen, params, inputs) if judging.describe else {}
+      described = {name: sharding.local_rows(values) for name, values in described.items()}
       for row, truth in enumerate(batch.truths):
         one = jax.tree.map(lambda x, row=row: x[row], predictions)
         features = {name: value[row] for name, value in batch.features.items()}
-        yield Judged(int(batch.indices[row]), record(one, features, truth), truth, rewards[row])
+        numbers = {name: float(values[row]) for name, values in described.items()}
+        shown = record(one, features, truth)
+        yield Judged(int(batch.indices[row]), shown, truth, rewards[row], numbers)
       progress.update(min(total, int(batch.indices[-1]) + 1))
 
 
@@ -129,15 +143,17 @@ def batches(
 ) -> Iterator[tuple[loader.EvalBatch, dict[str, jax.Array]]]:
   """Batches of the split, on the host and on the devices."""
   sharing = sorted({device.process_index for device in mesh.devices.flat})
+  rows, alone = sharding.eval_batch(data.eval_batch_size, mesh)
   on_host = loader.eval_batches(
     source,
     task.example,
-    batch_size=data.eval_batch_size,
+    batch_size=rows,
     num_threads=data.threads,
     prefetch=data.prefetch,
     num_examples=num_examples,
     process_index=sharing.index(jax.process_index()),
     process_count=len(sharing),
+    alone=alone,
   )
   try:
     for batch in on_host:
@@ -168,7 +184,8 @@ class Evaluation(NamedTuple):
 def judging_of(run: Restored, metrics: Sequence[Metric]) -> Judging:
   """What predictions of a workdir are judged with."""
   scoring = scoring_of(run.config, run.task, run.mesh)
-  return Judging(run.task, run.frozen, run.config.data, run.mesh, metrics, scoring)
+  describe = truth_described(run.task, run.policy)
+  return Judging(run.task, run.frozen, run.config.data, run.mesh, metrics, scoring, describe)
 
 
 def scoring_of(config: configs.Config, task: Task, mesh: Mesh) -> Scoring | None:
@@ -203,11 +220,15 @@ def evaluate_phase(
   total = min(len(source), num_examples or len(source))
   console.stage(f"{phase}: evaluating on {total} images")
   judged, states = [], [metric.init() for metric in metrics]
-  judging = judging._replace(frozen=phase_of(phase).learns.frozen(judging.frozen, params))
+  learns = phase_of(phase).learns
+  judging = judging._replace(
+    frozen=learns.frozen(judging.frozen, params),
+    describe=judging.describe if learns.answers else None,
+  )
   for one in judge(judging, params, predict(phase_of(phase)), source, num_examples):
     states = _updated(metrics, states, one)
     judged.append(one._replace(truth={}))  # maps of thousands of images would fill the memory
-  values = compute(metrics, states)
+  values = compute(metrics, states) | _means([one.numbers for one in judged])
   if judging.scoring is not None:
     values["reward"] = mean_reward([one.reward for one in judged])
   classes: dict[str, float] = {}

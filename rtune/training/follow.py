@@ -61,11 +61,11 @@ def reads(fn: Callable) -> bool:
 def best_prediction(
   task: Task, policy: Policy, params: Params, inputs: Inputs, frozen: Any, batch: Batch
 ) -> Any:
-  """The likeliest answers' predictions, leaves [B, ...], without gradient.
+  """The likeliest answers' predictions, leaves [B, ...].
 
   In one program with `policy.score` the compiler computes once what both need.
   """
-  best = policy.best(jax.lax.stop_gradient(params), inputs)
+  best = policy.best(params, inputs)
   actions = jax.tree.map(lambda x: x[:, None], best)
   predictions = task.decode(frozen, actions, batch, None)
   return jax.tree.map(lambda x: x[:, 0], predictions)

@@ -50,16 +50,18 @@ def imitation(making: Making) -> Programs:
       "entropy": jnp.mean(policy.entropy(scored) * scored.mask),
     }
     aux |= {name: jnp.mean(value) for name, value in policy.describe(scored).items()}
-    if making.running:
+    best = None
+    if making.running or "best" in needs:
       best = follow.best_prediction(task, policy, params, inputs, part["frozen"], batch)
-      aux |= {"best": best}
+    if making.running:
+      aux |= {"best": jax.lax.stop_gradient(best)}
     loss = settings.nll_weight * losses.imitation(scored) if settings.nll_weight else 0.0
     if extras:
       actions = part["answers"]
       if mistakes:
         scored, actions = rest, jax.tree.map(lambda x: x[:, 1:], actions)
       offered = {"scored": scored, "policy": policy, "actions": actions}
-      offered |= {"truth": task.truth(batch), "running": part["running"]}
+      offered |= {"truth": task.truth(batch), "running": part["running"], "best": best}
       if "predictions" in needs:
         offered["predictions"] = task.decode(part["frozen"], actions, batch, None)
       weighted, measured = losses.terms(extras, offered)

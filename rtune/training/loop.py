@@ -23,6 +23,7 @@ from rtune.training import adapt, code_weights, resume, start, tables
 from rtune.training.evaluation import Judging, evaluate, scoring_of
 from rtune.training.optim import Schedule
 from rtune.training.phases import Assembled, Phase, assemble, phase_of, planned, stand_in
+from rtune.training.predicting import truth_described
 from rtune.training.setup import Setup, metrics_of, prepare
 from rtune.training.stopping import StopRequest, on_signals
 from rtune.training.update import Metrics, State
@@ -205,6 +206,7 @@ def _make_evaluation(this: Run, phase: Phase, effort: int = 1):
     setup.mesh,
     metrics_of(setup.config, setup.task),
     scoring_of(setup.config, setup.task, setup.mesh),
+    truth_described(setup.task, setup.policy) if phase.learns.answers else None,
   )
 
   def measure(params, num_examples: int = 0) -> dict[str, float]:

@@ -3,8 +3,9 @@
 An extra loss is any function that a config names (`reward.losses`, `mle.losses`, with a weight
 each; `reward.kl`, `.entropy` and `.supervised` are short for three of them). Either it takes whole
 batches, and then its first parameter is `scored`; it may ask for `policy`, `reference` (the same
-answers as the model before tuning scores them), `actions`, `predictions`, `truth`, and `running`
-(what `config.<phase>.running` follows). Or it takes one sample, `(outputs, actions, prediction,
+answers as the model before tuning scores them), `actions`, `predictions`, `truth`, `best` (the
+predictions of the policy's best answers, with gradient), and `running` (what
+`config.<phase>.running` follows). Or it takes one sample, `(outputs, actions, prediction,
 truth)`, and is mapped over B and S, such as `rtune.tasks.confidence:expected_iou`.
 
 Dimension key:
@@ -13,6 +14,7 @@ Dimension key:
   T: decisions of an answer
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -26,7 +28,9 @@ from rtune.config.names import resolve
 from rtune.errors import UsageError
 from rtune.policies.policy import Policy, Scored
 
-OFFERED = frozenset(("scored", "policy", "reference", "actions", "predictions", "truth", "running"))
+OFFERED = frozenset(
+  ("scored", "policy", "reference", "actions", "predictions", "truth", "best", "running")
+)
 
 
 def imitation(scored: Scored) -> Float[Array, ""]:
@@ -120,6 +124,23 @@ def _with_later(
     later = (later - jnp.mean(later, axis=1, keepdims=True)) * samples / (samples - 1)
   term = later * counted(scored)
   return values_BST + term - jax.lax.stop_gradient(term)
+
+
+def reward_of_best(
+  scored: Scored, best: Any, truth: Any, *, reward: str, args: Mapping[str, Any]
+) -> Float[Array, ""]:
+  """Minus the mean reward of the best answers: the gradient of a reward that has one.
+
+  What REINFORCE estimates from samples is then had without any, where the path from parameters to
+  the best answer is smooth: of pictures, not of tokens.
+
+  Args:
+    reward: name of a function that runs on the device, and its `args`.
+  """
+  del scored
+  one = functools.partial(resolve(reward), **args)
+  found = jax.vmap(one)(best, truth)
+  return -jnp.mean(found["reward"] if isinstance(found, Mapping) else found)
 
 
 class Extra(NamedTuple):

@@ -1,4 +1,4 @@
-"""From parameters to predictions: the best answers of a policy."""
+"""From parameters to predictions: the best answers of a policy, and how it finds the truth."""
 
 import functools
 from collections.abc import Callable
@@ -12,6 +12,8 @@ from rtune.tasks.task import Task
 
 # (frozen, params, batch) -> (actions [B, 1, ...], predictions [B, ...])
 Predict = Callable[..., tuple[Any, Any]]
+# (frozen, params, batch) -> {name: [B]}
+Describe = Callable[..., dict[str, Any]]
 
 
 def best_answers(task: Task, policy: Policy, effort: int = 1) -> Predict:
@@ -33,3 +35,21 @@ def best_answers(task: Task, policy: Policy, effort: int = 1) -> Predict:
     return actions, jax.tree.map(lambda x: x[:, 0], predictions)
 
   return predict
+
+
+def truth_described(task: Task, policy: Policy) -> Describe | None:
+  """What a policy says of the truth, jitted; None for policies that say nothing of it.
+
+  A likelihood that needs noise, as of a density of 8-bit pictures, gets the same in all calls.
+  """
+  if not policy.describes_truth:
+    return None
+
+  @jax.jit
+  def describe(frozen, params, batch):
+    target_key, key = jax.random.split(jax.random.key(0))
+    actions = jax.tree.map(lambda x: x[:, None], task.targets(frozen, batch, target_key))
+    described = policy.describe(policy.score(params, task.inputs(batch), actions, key))
+    return {name: values[:, 0] for name, values in described.items()}
+
+  return describe

@@ -20,7 +20,7 @@ from rtune.devices import sharding
 from rtune.display import console
 from rtune.errors import UsageError
 from rtune.policies.policy import Actions, Sampled, Scored
-from rtune.training import follow, losses
+from rtune.training import follow, losses, siblings
 from rtune.training.advantages import advantages, asks_for, named
 from rtune.training.scoring import Scores, Scoring, make_scoring
 from rtune.training.update import (
@@ -163,6 +163,10 @@ def reward_update(making: Making):
       offered["truth"] = task.truth(batch)
     if "running" in needs:
       offered["running"] = part["running"]
+    best = None
+    if making.running or "best" in needs:
+      best = follow.best_prediction(task, policy, params, inputs, part["frozen"], batch)
+      offered["best"] = best
     terms = {"reinforce": losses.reinforce(scored, part["advantages"], weights)}
     weighted, measured = losses.terms(extras, offered)
     terms |= weighted
@@ -171,7 +175,7 @@ def reward_update(making: Making):
     aux |= {"alive": jnp.mean(scored.mask)}
     aux |= {name: jnp.mean(value) for name, value in policy.describe(scored).items()}
     if making.running:
-      aux |= {"best": follow.best_prediction(task, policy, params, inputs, part["frozen"], batch)}
+      aux |= {"best": jax.lax.stop_gradient(best)}
     return sum(terms.values()), aux | {"log_prob": losses.counted(scored)}
 
   def update(frozen, state: State, batch, sampled: Sampled, scores: Scores, greedy, reference):
@@ -194,7 +198,9 @@ def reward_update(making: Making):
     metrics |= {name: getattr(state, name) for name in ("unrewarded", "unrewarded_in_a_row")}
     metrics |= by_decision(aux, ("entropy", "kl")) | {"log_prob_gap": gap}
     metrics |= _reward_metrics(scores, compared)
-    return state, metrics | {"unique": _unique_share(sampled.actions)}
+    copied = siblings.copied_share(sampled)
+    metrics |= {} if copied is None else {"copied": copied}
+    return state, metrics | {"unique": siblings.unique_share(sampled.actions)}
 
   return update
 
@@ -245,12 +251,3 @@ def _mean_of_known(part: Array, valid: Array) -> Array:
   total = jnp.sum(jnp.where(known, part, 0.0))
   count = jnp.maximum(jnp.sum(known), 1).astype(total.dtype)
   return jnp.where(jnp.any(known), total / count, jnp.nan)
-
-
-def _unique_share(actions: Actions) -> Array:
-  """Distinct answers of an image as a share of its samples."""
-  leaves = [x.reshape(*x.shape[:2], -1) for x in jax.tree.leaves(actions)]
-  same = [jnp.all(x[:, :, None] == x[:, None, :], axis=-1) for x in leaves]
-  equal_BSS = functools.reduce(jnp.logical_and, same)
-  first = ~jnp.any(jnp.tril(equal_BSS, -1), axis=-1)
-  return jnp.mean(first)

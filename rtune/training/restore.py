@@ -50,7 +50,7 @@ def with_batch_size(run: Restored, batch_size: int | None) -> Restored:
   data = run.config.data
   if batch_size is not None:
     data = dataclasses.replace(data, eval_batch_size=batch_size)
-  sharding.check_divisible(data.eval_batch_size, run.mesh, 1, "batch_size")
+  sharding.eval_batch(data.eval_batch_size, run.mesh, "batch_size")
   return run._replace(config=dataclasses.replace(run.config, data=data))
 
 

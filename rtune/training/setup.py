@@ -168,7 +168,7 @@ def _check_batches(config: configs.Config, mesh: Mesh | AbstractMesh) -> None:
         1,
         f"config.{name}.batch_size / config.{name}.overlap ({phase.batch_size} / {parts})",
       )
-  sharding.check_divisible(config.data.eval_batch_size, mesh, 1, "config.data.eval_batch_size")
+  sharding.eval_batch(config.data.eval_batch_size, mesh)
 
 
 def _with_counts(config: configs.Config, train: Source) -> configs.Config:

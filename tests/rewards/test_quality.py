@@ -25,6 +25,9 @@ from rtune.rewards.mark import host_options
 LOW = 4  # the scale of `consistency` here
 
 
+SIDES_OF_8 = (6, 8)  # blocks of 8 x 8 in the pictures of `pair`
+
+
 def pair(height=48, width=64, channels=3, noise=0.1, seed=0):
   """A noisy picture of waves, and the waves."""
   rng = np.random.default_rng(seed)
@@ -268,8 +271,8 @@ def test_credit_has_the_reward_as_its_mean(name):
   made, wanted = pair()
   alone = scored(REWARDS[name], made, wanted)
   assert set(alone) == {"reward"}
-  for grid in ((6, 8), [3, 2], (1, 1)):
-    found = scored(REWARDS[name], made, wanted, grid=grid)
+  for given, grid in (((6, 8), (6, 8)), ([3, 2], (3, 2)), ((1, 1), (1, 1)), (8, SIDES_OF_8)):
+    found = scored(REWARDS[name], made, wanted, grid=given)
     assert found["credit"].shape == (grid[0] * grid[1],)
     assert float(found["reward"]) == pytest.approx(float(alone["reward"]), rel=1e-6, abs=1e-6)
     assert float(found["credit"].mean()) == pytest.approx(
@@ -418,6 +421,8 @@ def test_codecs_are_for_the_host():
     (lambda a, b: quality.psnr(a, b, border=24), "border is 24"),
     (lambda a, b: quality.psnr(a, b, grid=(5, 8)), r"grid is \(5, 8\)"),
     (lambda a, b: quality.psnr(a, b, grid=(0, 8)), r"grid is \(0, 8\)"),
+    (lambda a, b: quality.psnr(a, b, grid=0), "grid is 0; it must be the pixels"),
+    (lambda a, b: quality.psnr(a, b, grid=7), "grid is 7; .* whole blocks"),
     (lambda a, b: quality.consistency(a, Picture(b.image)), "lower resolution"),
     (lambda a, b: quality.consistency(a, Original(b.image, b.image)), "2 or more times"),
     (lambda a, b: quality.consistency(a, b, kind="cubic"), "'cubic'"),

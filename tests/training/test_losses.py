@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rtune import config as configs
 from rtune.errors import UsageError
 from rtune.policies import heads
 from rtune.policies.policy import Policy, Scored
@@ -221,3 +222,33 @@ def test_weights_that_do_not_fit_the_answers_are_refused():
   scored = Scored(-ones, ones, None)
   with pytest.raises(UsageError, match="3 weights for 2 decisions"):
     losses.reinforce(scored, jnp.ones((1, 2)), (1.0, 1.0, 1.0))
+
+
+def nearness(prediction, truth, *, scale):
+  """A reward with a gradient."""
+  return {"reward": -scale * jnp.sum((prediction - truth) ** 2)}
+
+
+def test_the_gradient_of_a_reward_itself():
+  """Of the mean over images of -3 (x - y)^2: what is minimized has 2 * 3 (x - y) / images."""
+  extras = losses.extra_losses(
+    configs.Imitate(
+      losses=(
+        configs.Weighted(
+          "rtune.training.losses:reward_of_best",
+          {"reward": f"{__file__}:nearness", "args": {"scale": 3.0}},
+          0.5,
+        ),
+      )
+    )
+  )
+  assert losses.needed(extras) == {"scored", "best", "truth"}
+  best, truth = jnp.array([[1.0, 2.0], [0.0, 4.0]]), jnp.array([[0.0, 2.0], [1.0, 1.0]])
+
+  def loss(best):
+    offered = {"scored": random_scored(0), "best": best, "truth": truth}
+    weighted, _ = losses.terms(extras, offered)
+    return weighted["reward_of_best"]
+
+  np.testing.assert_allclose(loss(best), 0.5 * 3 * (1 + 10) / 2)
+  np.testing.assert_allclose(jax.grad(loss)(best), 0.5 * 3 * (best - truth), rtol=1e-6)

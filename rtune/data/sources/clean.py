@@ -24,6 +24,7 @@ class CleanPictures:
     split: str = "",
     holdout: float = 0.1,
     multiple: int = 1,
+    times: int = 1,
     least_side: int = 1,
     max_pixels: int = MAX_PIXELS,
     allow_outside_root: bool = False,
@@ -35,6 +36,8 @@ class CleanPictures:
       annotations: as of `Photographs`, such as images, split, holdout and allow_outside_root.
       multiple: sides are cut at the right and below to multiples of it: a scale of
         super-resolution, as its benchmarks do.
+      times: every picture comes so many times on end, under different numbers: once for each of as
+        many chains of evaluation.
       least_side: pictures with a shorter side are refused: the side of a patch.
       max_pixels: larger images are refused.
       check_images: look at the header of every file now. Otherwise broken files come to light
@@ -46,6 +49,8 @@ class CleanPictures:
     """
     if not 1 <= multiple <= 16:
       raise UsageError(f"CleanPictures: multiple is {multiple}; it must lie between 1 and 16")
+    if times < 1:
+      raise UsageError(f"CleanPictures: times is {times}; it must be 1 or more")
     # Headers are looked at below, where their sizes are needed.
     self._photographs = Photographs(
       annotations,
@@ -57,7 +62,7 @@ class CleanPictures:
       allow_outside_root=allow_outside_root,
       check_images=False,
     )
-    self._multiple = multiple
+    self._multiple, self._times = multiple, times
     report = validate.Report(annotations)
     if check_images:
       paths = self._photographs.paths
@@ -69,10 +74,11 @@ class CleanPictures:
     self.warnings = report.warnings()
 
   def __len__(self) -> int:
-    return len(self._photographs)
+    return self._times * len(self._photographs)
 
   def __getitem__(self, index: int) -> Example:
     """Reads one picture; raises DataError, naming the file, if that fails."""
-    example = self._photographs[index]
+    example = self._photographs[index // self._times]
     height, width = (side - side % self._multiple for side in example["image"].shape[:2])
-    return {**example, "image": example["image"][:height, :width]}
+    image_id = example["image_id"] * self._times + index % self._times
+    return {**example, "image": example["image"][:height, :width], "image_id": image_id}

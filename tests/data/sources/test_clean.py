@@ -83,3 +83,14 @@ def test_benchmarks(shared_data, folder, count):
   assert len(source) == count and source.warnings == ()
   image = source[0]["image"]
   assert (np.ptp(image, axis=2) == 0).all() == ("gray" in folder)
+
+
+def test_pictures_several_times(pictures):
+  once, thrice = CleanPictures(str(pictures)), CleanPictures(str(pictures), times=3)
+  assert len(thrice) == 6
+  ids = [thrice[index]["image_id"] for index in range(6)]
+  assert len(set(ids)) == 6 and [image_id % 3 for image_id in ids] == [0, 1, 2, 0, 1, 2]
+  for index in range(6):
+    np.testing.assert_array_equal(thrice[index]["image"], once[index // 3]["image"])
+  with pytest.raises(UsageError, match="times is 0"):
+    CleanPictures(str(pictures), times=0)
