@@ -64,7 +64,9 @@ def weigh(source: Source, smoothing: float) -> Weighed:
 
 def _parse(args: Sequence[str]) -> argparse.Namespace:
   parser = commands.Parser(
-    "rtune.class_weights", "Counts boxes or pixels and shows the weights of classes."
+    "rtune.class_weights",
+    "Counts boxes or pixels and shows the weights of classes.",
+    "rtune class_weights --annotations train.json",
   )
   given = parser.add_mutually_exclusive_group(required=True)
   given.add_argument(

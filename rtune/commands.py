@@ -16,10 +16,12 @@ class Parser(argparse.ArgumentParser):
   Args:
     module: the command is `python -m <module>`.
     description: what it does.
+    example: one line that works.
   """
 
-  def __init__(self, module: str, description: str):
-    super().__init__(f"python -m {module}", description=description, allow_abbrev=False)
+  def __init__(self, module: str, description: str, example: str):
+    about = {"description": description, "epilog": f"example: {example}", "allow_abbrev": False}
+    super().__init__(f"python -m {module}", **about)
 
   def error(self, message: str) -> NoReturn:
     raise UsageError(f"{message}; see {self.prog} --help")

@@ -26,7 +26,11 @@ from rtune.training.setup import metrics_of
 
 def main(args: Sequence[str]) -> int:
   """The command; returns its exit code."""
-  parser = commands.Parser("rtune.evaluate", "Scores a trained model on a split or a file.")
+  parser = commands.Parser(
+    "rtune.evaluate",
+    "Scores a trained model on a split or a file.",
+    "rtune evaluate --workdir runs/recall --annotations test.json --images photos",
+  )
   add = parser.add_argument
   add("--workdir", required=True, help="folder of the run")
   add("--phase", default="", help="whose weights; default: the last phase that is finished")

@@ -19,6 +19,16 @@ _USAGE = (
   "usage: python -m rtune.main --config configs/NAME.py[:variant] [--workdir DIR] "
   "[--config.key=value ...] [--force] [--allow_config_change] [--distributed]"
 )
+_HELP = """Trains a model and tunes it, as a config says; the same command again resumes it.
+
+  --config    config file, with a variant behind it; its head says what there is
+  --workdir   folder of the run; default: runs/NAME_TIME
+  --config.*  other values of the config: --config.reward.steps=200
+  --force     take the workdir even from a run that seems alive
+  --allow_config_change   resume with other settings than those the run began with
+  --distributed           one of several processes; jax finds the others
+
+example: rtune train --config configs/detection_recall.py --workdir runs/recall --config.seed=1"""
 _SWITCHES = ("force", "allow_config_change", "distributed")
 
 
@@ -70,6 +80,9 @@ def main(args: Sequence[str]) -> int:
   """Runs and returns the exit code: 0 done, 2 usage, 3 data, 4 numbers, 5 storage, 75 stopped."""
 
   def run() -> None:
+    if {"--help", "-h"} & {*args}:
+      print(f"{_USAGE}\n\n{_HELP}")
+      return
     flags = parse_flags(args)
     config = load_config(flags.config, flags.overrides)
     # Only now, when the command makes sense: jax takes seconds to import and claims devices.

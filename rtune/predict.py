@@ -163,7 +163,11 @@ def _write_json(path: pathlib.Path, value: Any) -> None:
 
 def main(args: Sequence[str]) -> int:
   """The command; returns its exit code, 3 if an image was skipped."""
-  parser = commands.Parser("rtune.predict", "Predicts on images and draws the predictions.")
+  parser = commands.Parser(
+    "rtune.predict",
+    "Predicts on images and draws the predictions.",
+    "rtune predict --workdir runs/recall --out predicted photos",
+  )
   add = parser.add_argument
   add("--workdir", required=True, help="folder of the run")
   add("images", nargs="+", help="image files, and folders that are searched for them")

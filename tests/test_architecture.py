@@ -7,8 +7,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "rtune"
 # From the top down; what stands in one line may not import each other.
 FLOORS = (
+  ("completion",),
+  ("__main__",),
   ("main",),
-  ("evaluate", "predict", "class_weights", "analyze", "compare", "plan"),
+  ("evaluate", "predict", "class_weights", "analyze", "compare", "plan", "doctor"),
   ("benchmark",),
   ("report",),
   ("training",),

@@ -41,7 +41,11 @@ _OWN = ("step", "phase", "reward")  # columns of an evaluation that are no metri
 
 def main(args: Sequence[str]) -> int:
   """The command; returns its exit code."""
-  parser = commands.Parser("rtune.analyze", "Says what tuning did to a model, in pictures and CSV.")
+  parser = commands.Parser(
+    "rtune.analyze",
+    "Says what tuning did to a model, in pictures and CSV.",
+    "rtune analyze --workdir runs/recall --samples 100",
+  )
   add, number = parser.add_argument, commands.positive
   add("--workdir", required=True, help="folder of the run")
   add("--images", type=number, default=32, help="validation images, from the first on")

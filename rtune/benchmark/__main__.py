@@ -20,7 +20,11 @@ _BUSY = 0.1  # share of the cores that others may take before figures are called
 
 def main(args: Sequence[str]) -> int:
   """The command; returns its exit code."""
-  parser = commands.Parser("rtune.benchmark", "Times the parts of a run beside their floors.")
+  parser = commands.Parser(
+    "rtune.benchmark",
+    "Times the parts of a run beside their floors.",
+    "rtune benchmark decode",
+  )
   add = parser.add_argument
   add("part", nargs="?", default="all", choices=[*PARTS, "all"], help="default: all")
   add("--config", default="configs/detection_recall.py", help="of train, data, eval, step")

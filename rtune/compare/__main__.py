@@ -31,7 +31,11 @@ def main(args: Sequence[str]) -> int:
 
 
 def _parse(args: Sequence[str]) -> argparse.Namespace:
-  parser = commands.Parser("rtune.compare", "Draws and tabulates runs side by side.")
+  parser = commands.Parser(
+    "rtune.compare",
+    "Draws and tabulates runs side by side.",
+    "rtune compare runs/control runs/recall",
+  )
   add = parser.add_argument
   add("runs", nargs="+", help="workdirs, scalars.json of MMEngine or folders of it, or globs")
   add("--out", default="comparison", help="folder to write to")

@@ -26,7 +26,7 @@ def start(auto: bool = False) -> None:
   initialize_distributed(auto=auto)
   console.start(jax.process_index())
   if not jax.config.jax_compilation_cache_dir:
-    jax.config.update("jax_compilation_cache_dir", str(_cache_folder()))
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
   devices = jax.devices()
   console.stage(f"{len(devices)} x {devices[0].device_kind}, {jax.process_count()} process(es)")
@@ -166,7 +166,7 @@ def _shorten(lines: set[str]) -> str:
   return repr(first if len(first) <= 120 else first[:117] + "...")
 
 
-def _cache_folder() -> pathlib.Path:
+def cache_folder() -> pathlib.Path:
   """A folder that only this user can write: what is in it gets executed."""
   root = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
   folder = root / "rtune" / "compiled"

@@ -23,7 +23,11 @@ _ROOM = 0.95  # share of a chip's memory that may be planned with
 
 def main(args: Sequence[str]) -> int:
   """The command; returns its exit code."""
-  parser = commands.Parser("rtune.plan", "Says what a config needs on other machines.")
+  parser = commands.Parser(
+    "rtune.plan",
+    "Says what a config needs on other machines.",
+    "rtune plan --config configs/detection_recall.py:paper --topology v5e:16x16",
+  )
   add = parser.add_argument
   add("--config", required=True, help="config file, with :variant behind it if wanted")
   add("--topology", required=True, help="v4, v5e, v5p, v6e:AxB[xC], or a100, h100, h200:N")

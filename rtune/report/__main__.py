@@ -18,7 +18,11 @@ from rtune.report.write import LIMIT, write_report
 
 def main(args: Sequence[str]) -> int:
   """The command; returns its exit code."""
-  parser = commands.Parser("rtune.report", "Writes report.html into the folder of a run.")
+  parser = commands.Parser(
+    "rtune.report",
+    "Writes report.html into the folder of a run.",
+    "rtune report --workdir runs/recall --compare runs/control",
+  )
   add = parser.add_argument
   add("--workdir", required=True, help="folder of the run")
   add("--compare", default="", help="folder of another run, to stand beside it as its control")
