@@ -172,7 +172,7 @@ class Config:
   reward: Reward = Reward()  # tuning
   init_from: str = ""  # weights that stand for the mle phase: a .safetensors file or a workdir
   codes_init: str = ""  # a code model for the codes phase: UViM .npz, .safetensors or a workdir
-  encoder_init: str = ""  # encoder weights to start mle from: big_vision .npz, HF .safetensors
+  encoder_init: str = ""  # a ViT to start mle from: .npz, .safetensors, its index or its folder
   warm_start: str = ""  # another detector's weights that mle starts from, as far as they fit
   seed: int = 0  # of everything random
   log_every: int = 50  # steps between lines of metrics

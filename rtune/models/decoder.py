@@ -22,8 +22,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from rtune.models import attention
+from rtune.models.layers import DropPath, LayerNorm, Mlp
 from rtune.models.scan import scan_layers
-from rtune.models.vit import DropPath, LayerNorm, Mlp
 
 
 class KeyValue(NamedTuple):

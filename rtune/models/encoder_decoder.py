@@ -71,6 +71,9 @@ def build(model: Model, vocab_size: int, max_length: int) -> EncoderDecoder:
     remat=model.remat,
     scan=model.scan_layers,
     conv_stem=size.conv_stem,
+    layer_scale=size.layer_scale,
+    registers=size.registers,
+    gelu=size.gelu,
   )
   decoder = Decoder(
     vocab_size=vocab_size,

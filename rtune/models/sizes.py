@@ -10,6 +10,7 @@ from rtune.errors import UsageError
 
 DTYPES = ("auto", "float32", "bfloat16")
 VARIANTS = ("", "Ti", "S", "B", "L", "H")
+GELUS = ("tanh", "exact")
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,9 @@ class Encoder:
   num_heads: int = 12  # attention heads
   mlp_dim: int = 3072  # hidden width of the MLPs
   conv_stem: bool = False  # stride-2 convolutions instead of one patch projection
+  layer_scale: bool = False  # what a branch adds is scaled, as in DINOv2 and DeiT III
+  registers: int = 0  # learned tokens beside the patches: class token, registers; not in the result
+  gelu: str = "tanh"  # "tanh", big_vision's approximation, or "exact", as PyTorch's ViTs have it
   dropout: float = 0.0  # while imitating only
   drop_path: float = 0.0  # stochastic depth of the last layer, while imitating only
 
@@ -104,6 +108,11 @@ def check_model(model: Model, path: str) -> None:
   _check_least_one(model, ("cache_block",), path)
   _check_choice(model, "dtype", DTYPES, path)
   _check_choice(model.encoder, "variant", VARIANTS, f"{path}.encoder")
+  _check_choice(model.encoder, "gelu", GELUS, f"{path}.encoder")
+  if model.encoder.registers < 0:
+    raise UsageError(
+      f"{path}.encoder.registers is {model.encoder.registers}; it must be at least 0."
+    )
 
 
 def check_code_model(codes: CodeSizes, path: str) -> None:

@@ -7,6 +7,7 @@ Dimension key:
   I: image height and width in pixels
   N: patches
   D: width
+  R: registers, learned tokens beside the patches
   H: attention heads
   C: channels of the image or of a stem layer
 """
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rtune.models import attention
+from rtune.models.layers import DropPath, LayerNorm, LayerScale, Mlp
 from rtune.models.scan import scan_layers
 
 # name -> (width, depth, mlp_dim, heads). Table 2 of "Scaling Vision Transformers" (2106.04560).
@@ -35,46 +37,6 @@ def compute_dtype(name: str) -> jnp.dtype:
   return jnp.dtype(auto if name == "auto" else name)
 
 
-class LayerNorm(nn.LayerNorm):
-  """Flax's, where JAX's promotion is strict: it subtracts a float32 mean from halves."""
-
-  def __call__(self, x):
-    with jax.numpy_dtype_promotion("standard"):
-      return super().__call__(x)
-
-
-class Mlp(nn.Module):
-  """Two dense layers with GELU between them."""
-
-  mlp_dim: int
-  dtype: jnp.dtype
-  dropout: float = 0.0
-
-  @nn.compact
-  def __call__(self, x, deterministic: bool):
-    init = {
-      "kernel_init": nn.initializers.xavier_uniform(),
-      "bias_init": nn.initializers.normal(1e-6),
-    }
-    hidden = nn.gelu(nn.Dense(self.mlp_dim, dtype=self.dtype, **init)(x))
-    hidden = nn.Dropout(self.dropout)(hidden, deterministic)
-    return nn.Dense(x.shape[-1], dtype=self.dtype, **init)(hidden)
-
-
-class DropPath(nn.Module):
-  """Stochastic depth (Huang et al. 2016): leaves a residual branch out for whole examples."""
-
-  rate: float
-
-  @nn.compact
-  def __call__(self, branch, deterministic: bool):
-    if deterministic or self.rate == 0.0:
-      return branch
-    shape = (branch.shape[0],) + (1,) * (branch.ndim - 1)
-    keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, shape)
-    return jnp.where(keep, branch / (1 - self.rate), 0).astype(branch.dtype)
-
-
 def _fused(query, key, value, **_):
   """What `nn.MultiHeadDotProductAttention` calls where there is a kernel."""
   return attention.fused(query, key, value)
@@ -88,6 +50,8 @@ class Block(nn.Module):
   dtype: jnp.dtype
   dropout: float = 0.0
   drop_path: float = 0.0
+  layer_scale: bool = False
+  gelu: str = "tanh"
 
   @nn.compact
   def __call__(self, x_BND, deterministic: bool):
@@ -100,16 +64,24 @@ class Block(nn.Module):
       dtype=self.dtype,
       name="MultiHeadDotProductAttention_0",
     )(branch, branch)
-    branch = nn.Dropout(self.dropout)(branch, deterministic)
+    branch = self._scaled(nn.Dropout(self.dropout)(branch, deterministic), "LayerScale_0")
     x_BND = x_BND + DropPath(self.drop_path)(branch, deterministic)
     branch = LayerNorm(dtype=self.dtype, name="LayerNorm_1")(x_BND)
-    branch = Mlp(self.mlp_dim, self.dtype, self.dropout, name="MlpBlock_0")(branch, deterministic)
-    branch = nn.Dropout(self.dropout)(branch, deterministic)
+    mlp = Mlp(self.mlp_dim, self.dtype, self.dropout, self.gelu, name="MlpBlock_0")
+    branch = nn.Dropout(self.dropout)(mlp(branch, deterministic), deterministic)
+    branch = self._scaled(branch, "LayerScale_1")
     return x_BND + DropPath(self.drop_path)(branch, deterministic)
+
+  def _scaled(self, branch, name: str):
+    return LayerScale(self.dtype, name=name)(branch) if self.layer_scale else branch
 
 
 class Stack(nn.Module):
-  """The Transformer blocks and the final norm."""
+  """The Transformer blocks and the final norm; registers are there within it only.
+
+  Registers ("Vision Transformers Need Registers", Darcet et al. 2023) are also where the class
+  token of published weights goes: to patches it is one more token that they attend to.
+  """
 
   depth: int
   num_heads: int
@@ -119,22 +91,36 @@ class Stack(nn.Module):
   drop_path: float = 0.0
   remat: bool = False
   scan: bool = False
+  layer_scale: bool = False
+  registers: int = 0
+  gelu: str = "tanh"
 
   @nn.compact
   def __call__(self, x_BND, deterministic: bool):
     names = [f"encoderblock_{layer}" for layer in range(self.depth)]
     sizes = (self.num_heads, self.mlp_dim, self.dtype, self.dropout)
+    kind = {"layer_scale": self.layer_scale, "gelu": self.gelu}
+    x_BND = self._with_registers(x_BND)
     if self.scan and not self.is_initializing():
       params = [self.variables["params"][name] for name in names]
       key = None if deterministic else self.make_rng("dropout")
-      x_BND = scan_layers(Block(*sizes, parent=None), params, x_BND, key=key, remat=self.remat)
+      block = Block(*sizes, **kind, parent=None)
+      x_BND = scan_layers(block, params, x_BND, key=key, remat=self.remat)
     else:
       block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
       for layer, name in enumerate(names):
         # Deeper layers are dropped more often, from 0 to `drop_path` (Huang et al. 2016).
         drop_path = self.drop_path * layer / max(self.depth - 1, 1)
-        x_BND = block(*sizes, drop_path, name=name)(x_BND, deterministic)
-    return LayerNorm(dtype=self.dtype, name="encoder_norm")(x_BND)
+        x_BND = block(*sizes, drop_path, **kind, name=name)(x_BND, deterministic)
+    return LayerNorm(dtype=self.dtype, name="encoder_norm")(x_BND[:, self.registers :])
+
+  def _with_registers(self, x_BND):
+    if not self.registers:
+      return x_BND
+    shape = (1, self.registers, x_BND.shape[-1])
+    registers_1RD = self.param("registers", nn.initializers.normal(0.02), shape).astype(self.dtype)
+    registers_BRD = jnp.broadcast_to(registers_1RD, (x_BND.shape[0], *shape[1:]))
+    return jnp.concatenate([registers_BRD, x_BND], axis=1)
 
 
 class ConvStem(nn.Module):
@@ -190,6 +176,9 @@ class ViT(nn.Module):
   remat: bool = False
   conv_stem: bool = False
   scan: bool = False
+  layer_scale: bool = False
+  registers: int = 0
+  gelu: str = "tanh"
 
   @nn.compact
   def __call__(
@@ -214,5 +203,8 @@ class ViT(nn.Module):
       self.drop_path,
       self.remat,
       self.scan,
+      self.layer_scale,
+      self.registers,
+      self.gelu,
       name="Transformer",
     )(x_BND, deterministic)

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 
 from rtune.config.build import as_kind
 from rtune.models import dense, sizes, vit
+from rtune.models.layers import LayerNorm
 
 
 def linear(
@@ -137,6 +138,9 @@ class GridEncoder(nn.Module):
       size.drop_path,
       self.model.remat,
       self.model.scan_layers,
+      size.layer_scale,
+      size.registers,
+      size.gelu,
       name="Transformer",
     )(x_BND, deterministic)
     return x_BND.reshape(grid.shape)
@@ -194,7 +198,7 @@ class MaskTransformer(nn.Module):
     patches_BND = self._projected(patches, "proj_patch")
     classes_BKD = self._projected(classes, "proj_classes")
     masks_BNK = jnp.einsum("bnd,bkd->bnk", patches_BND, classes_BKD)
-    masks_BNK = vit.LayerNorm(name="mask_norm")(masks_BNK)
+    masks_BNK = LayerNorm(name="mask_norm")(masks_BNK)
     return masks_BNK.reshape(batch, height, width, self.classes)
 
   def _projected(self, x_BND: Float[Array, "b n d"], name: str) -> Float[Array, "b n d"]:

@@ -61,6 +61,11 @@ class Sizes(NamedTuple):
     return (self.image_size // self.model.encoder.patch_size) ** 2
 
   @property
+  def encoder_tokens(self) -> int:
+    """Tokens of an image within the encoder: patches and registers."""
+    return self.memory_tokens + self.model.encoder.registers
+
+  @property
   def itemsize(self) -> int:
     """Bytes of a number in activations, caches and the weights of a product."""
     return jnp.dtype(self.model.decoder.dtype).itemsize
@@ -75,8 +80,7 @@ def floor(work: Work, machine: Machine) -> Floor:
 def encoder_weights(sizes: Sizes) -> int:
   """Numbers in the products that a patch goes through, patch projection included."""
   part = sizes.model.encoder
-  layer = 4 * part.width**2 + 2 * part.width * part.mlp_dim
-  return part.depth * layer + 3 * part.patch_size**2 * part.width
+  return _encoder_layers(sizes) + 3 * part.patch_size**2 * part.width
 
 
 def memory_weights(sizes: Sizes) -> int:
@@ -95,8 +99,9 @@ def encoding(sizes: Sizes) -> Work:
   """Images to memory tokens, and those to the keys and values of cross-attention."""
   patches, part = sizes.memory_tokens, sizes.model.encoder
   weights = encoder_weights(sizes) + memory_weights(sizes)
-  attention = part.depth * 4 * patches**2 * part.width
-  flops = sizes.batch * (2 * patches * weights + attention)
+  attention = part.depth * 4 * sizes.encoder_tokens**2 * part.width
+  registers = 2 * part.registers * _encoder_layers(sizes)
+  flops = sizes.batch * (2 * patches * weights + registers + attention)
   return Work(flops, sizes.itemsize * (weights + _memory_numbers(sizes)))
 
 
@@ -140,6 +145,12 @@ def training(sizes: Sizes) -> Work:
   once = forward(sizes)
   weights = encoder_weights(sizes) + memory_weights(sizes) + token_weights(sizes)
   return Work(3 * once.flops, 2 * once.bytes + 7 * 4 * weights)
+
+
+def _encoder_layers(sizes: Sizes) -> int:
+  """Numbers in the products of the encoder's layers."""
+  part = sizes.model.encoder
+  return part.depth * (4 * part.width**2 + 2 * part.width * part.mlp_dim)
 
 
 def _memory_numbers(sizes: Sizes) -> int:

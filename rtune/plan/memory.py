@@ -76,9 +76,9 @@ class _Layer(NamedTuple):
 
 
 def _encoder_layer(sizes: Sizes) -> _Layer:
-  part, tokens = sizes.model.encoder, sizes.batch * sizes.memory_tokens
+  part, tokens = sizes.model.encoder, sizes.batch * sizes.encoder_tokens
   wide, item = tokens * part.width, sizes.itemsize
-  scores = sizes.batch * part.num_heads * sizes.memory_tokens**2
+  scores = sizes.batch * part.num_heads * sizes.encoder_tokens**2
   # Inputs and results of both norms, query, key, value, answer; the MLP before and after GELU.
   saved = item * (8 * wide + 2 * tokens * part.mlp_dim) + item * scores
   return _Layer(item * wide, saved, saved + 2 * item * scores + item * tokens * part.mlp_dim)

@@ -20,6 +20,7 @@ import numpy as np
 
 from rtune.errors import UsageError
 from rtune.store import weights
+from rtune.store.unreadable import shown
 
 _BLOCKS = ("input_block", "output_block", "dn_block_", "downsample_", "upsample_")
 
@@ -34,7 +35,11 @@ def load_rdunet(path: str | os.PathLike[str]) -> weights.Tree:
     UsageError: no such file, or its names are not those of an RDUNet.
     DataError: the file is damaged.
   """
-  return rdunet_from_published(weights.flatten(weights.load_weights(path)))
+  flat = weights.flatten(weights.load_weights(path))
+  try:
+    return rdunet_from_published(flat)
+  except UsageError as error:
+    raise UsageError(f"weights {path}: {error}") from error
 
 
 def rdunet_from_published(flat: Mapping[str, np.ndarray]) -> weights.Tree:
@@ -48,7 +53,9 @@ def rdunet_from_published(flat: Mapping[str, np.ndarray]) -> weights.Tree:
     path = name.removeprefix("module.").split(".")
     kind = path[-1]
     if len(path) != 3 or not path[0].startswith(_BLOCKS) or kind not in ("weight", "bias"):
-      raise UsageError(f"{name} is not a name of RDUNet's; convert the file of one, unchanged.")
+      raise UsageError(
+        f"{shown(name)} is not a name of RDUNet's; convert the file of one, unchanged."
+      )
     layer = path[1]
     if kind == "weight" and value.ndim == 4:
       axes = (0, 2, 3, 1) if layer == "conv_t" else (2, 3, 1, 0)

@@ -20,6 +20,7 @@ from PIL import Image
 from rtune import config as configs
 from rtune.config.names import as_tuples, current
 from rtune.errors import UsageError
+from rtune.store import weight_files
 
 CONFIG = "config.json"
 RESULTS = "results.json"
@@ -40,13 +41,16 @@ def weights_path(workdir: pathlib.Path, phase: str) -> pathlib.Path:
 
 
 def find_weights(where: str, key: str, phase: str = "mle") -> pathlib.Path:
-  """The file that a config names: itself, or a workdir, which stands for its weights of a phase.
+  """The file that a config names: itself, or a folder, which stands for the weights in it.
+
+  Of a workdir those are of a phase.
 
   Raises:
     UsageError: there is no such file; `key` is the config key to name.
   """
   path = pathlib.Path(where).expanduser()
-  path = weights_path(path, phase) if path.is_dir() else path
+  if path.is_dir():
+    path = weight_files.in_folder(path) or weights_path(path, phase)
   if not path.is_file():
     raise UsageError(f"{key}: {path} does not exist.")
   return path

@@ -1,36 +1,28 @@
-"""Published ViT weights as parameters of `models.vit`: big_vision's of every age, Hugging Face's.
+"""Published ViT weights as parameters of `models.vit`: big_vision's of every age, and PyTorch's.
 
-What names cannot mend: our encoder has no class token, so features of a model that was trained with
-one differ a little until it is tuned; and Hugging Face's GELU is exact, ours the tanh approximation
-of big_vision (at most 5e-4 apart).
+A class token is one of the encoder's registers, with its position; an encoder without them leaves
+it out, and its features differ a little until it is tuned. PyTorch's GELU is exact, big_vision's
+the tanh approximation (at most 5e-4 apart); the encoder's `gelu` chooses.
 """
 
 import logging
 import math
 import os
-import re
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from rtune.errors import UsageError
-from rtune.store import weights
+from rtune.errors import DataError, UsageError
+from rtune.store import fitting, pixel_scale, torch_vit, weight_files, weights
+from rtune.store.unreadable import shown
 
 _log = logging.getLogger(__name__)
-_PARTS = ("embedding", "pos_embedding", "Transformer")  # what of a big_vision ViT is used here
+_PARTS = ("embedding", "pos_embedding", "cls", "Transformer")  # of a big_vision ViT
 _ATTENTION = "MultiHeadDotProductAttention_0"
-_QKV = (f"{_ATTENTION}/query", f"{_ATTENTION}/key", f"{_ATTENTION}/value")
-_HUGGINGFACE_BLOCK = {
-  "layernorm_before": "LayerNorm_0",
-  "attention.attention.query": _QKV[0],
-  "attention.attention.key": _QKV[1],
-  "attention.attention.value": _QKV[2],
-  "attention.output.dense": f"{_ATTENTION}/out",
-  "layernorm_after": "LayerNorm_1",
-  "intermediate.dense": "MlpBlock_0/Dense_0",
-  "output.dense": "MlpBlock_0/Dense_1",
-}
+_QUERY = f"Transformer/encoderblock_0/{_ATTENTION}/query/kernel"
+_REGISTERS = "Transformer/registers"
 # Submodules were once counted over all kinds; the AugReg files have these names.
 _OLD_BLOCK = {
   "LayerNorm_2": "LayerNorm_1",
@@ -43,123 +35,154 @@ def load_encoder(
   path: str | os.PathLike[str],
   template: Mapping[str, Any],
   log: weights.Log = _log.info,
+  *,
+  gelu: str = "",
+  sizes_at: str = "config.model",
 ) -> weights.Tree:
   """Reads encoder weights of any kind into `params["encoder"]`.
 
   Args:
-    path: .npz or .safetensors of big_vision, .safetensors of a Hugging Face ViT or of rtune.
-    template: the encoder's parameters.
-    log: told about everything that is left out or resized.
+    path: .npz or .safetensors of big_vision, .safetensors of PyTorch's ViTs or of rtune, an index
+      of shards, or the folder of a model. A config.json beside them tells their heads, a
+      preprocessor_config.json their pixels.
+    template: the encoder's parameters, or their shapes.
+    log: told about everything that is left out, resized, or not told by the file.
+    gelu: of the encoder, which shapes do not tell; "" where nobody does.
+    sizes_at: where the config has the encoder's sizes, without ".encoder".
 
   Raises:
     UsageError: the weights do not fit the template, or the file is not one of these.
     DataError: the file is damaged.
   """
+  if _QUERY not in weights.flatten(template):
+    raise UsageError("config.encoder_init is for ViTs, and this encoder is none; leave it out.")
+  path = pathlib.Path(path).expanduser()
+  path = weight_files.in_folder(path) or path
   loaded = weights.load_weights(path)
-  if "encoder" in loaded:
-    tree = loaded["encoder"]
-  elif any("." in name for name in loaded):
-    query = weights.flatten(template)[f"Transformer/encoderblock_0/{_QKV[0]}/kernel"]
-    tree = vit_from_huggingface(loaded, query.shape[1], log)
-  elif "embedding" in loaded and "Transformer" in loaded:
-    tree = vit_from_big_vision(loaded, log)
-  else:
-    raise UsageError(
-      f"weights {path} are not a ViT's: it holds {', '.join(list(loaded)[:5])}. Give a ViT of "
-      "big_vision (.npz), Hugging Face (.safetensors) or rtune."
-    )
   try:
-    return weights.merge(template, tree, log=log)
-  except UsageError as error:
-    raise UsageError(f"encoder weights {path}: {error}") from error
+    found, what, made_with = _as_vit(loaded, path, template, log)
+    differs = made_with if gelu and made_with != gelu else ""
+    leaves = _fit_registers(weights.flatten(found), template, f"{sizes_at}.encoder", log)
+    try:
+      tree = weights.merge(template, leaves, log=log)
+    except UsageError as error:
+      expected = {f"encoder/{name}": leaf for name, leaf in weights.flatten(template).items()}
+      loaded = {f"encoder/{name}": leaf for name, leaf in leaves.items()}
+      fit = fitting.knobs(expected, loaded, sizes_at, differs)
+      raise UsageError(f"{what}: {error}{fit}") from error
+  except (UsageError, DataError) as error:
+    raise type(error)(f"encoder weights {path}: {error}") from error
+  if differs:
+    log(
+      f"weights: they are made with the {differs} GELU, this encoder has the other, at most 5e-4 "
+      f"apart: {sizes_at}.encoder.gelu={differs} gives their features"
+    )
+  return tree
+
+
+def _as_vit(
+  loaded: weights.Tree, path: pathlib.Path, template: Mapping[str, Any], log: weights.Log
+) -> tuple[weights.Tree, str, str]:
+  """An encoder's parameters in our names, what it is called, and its GELU; "" where it is ours."""
+  if any("." in name for name in loaded):
+    return _from_torch(loaded, path, template, log)
+  if "EmbedPatches" in loaded:
+    raise UsageError("these are a policy of UViM, not an encoder. Give them as config.init_from.")
+  if _holds(loaded.get("encoder"), "Transformer"):
+    return loaded["encoder"], "an encoder of rtune", ""
+  if _holds(loaded.get("img"), "Transformer"):  # SigLIP: one tower of two
+    _say_left_out([name for name in loaded if name != "img"], log)
+    loaded = loaded["img"]
+  if not _holds(loaded.get("embedding"), "kernel") or not isinstance(
+    loaded.get("Transformer"), Mapping
+  ):
+    names = ", ".join(map(shown, list(loaded)[:5]))
+    raise UsageError(
+      f"they are not a ViT's: it holds {names or 'nothing'}. Give a ViT of big_vision (.npz), "
+      "Hugging Face, timm (.safetensors) or rtune."
+    )
+  return vit_from_big_vision(loaded, log), "a ViT of big_vision", "tanh"
+
+
+def _from_torch(
+  loaded: weights.Tree, path: pathlib.Path, template: Mapping[str, Any], log: weights.Log
+) -> tuple[weights.Tree, str, str]:
+  config = weight_files.read_beside(path, "config.json")
+  width, heads = weights.flatten(template)[_QUERY].shape[:2]
+  made = torch_vit.convert(weights.flatten(loaded), width, heads, config)
+  _say_left_out(made.left_out, log)
+  leaves, scale = pixel_scale.adapt(made.leaves, path, config)
+  for said in (*made.said, *([scale] if scale else [])):
+    log(f"weights: {said}")
+  return weights.nest(leaves), made.what, made.gelu
+
+
+def _holds(tree: Any, name: str) -> bool:
+  return isinstance(tree, Mapping) and name in tree
 
 
 def vit_from_big_vision(loaded: Mapping[str, Any], log: weights.Log = _log.info) -> weights.Tree:
   """The encoder of a big_vision ViT with today's names, one subtree for each block.
 
-  Heads and class token are left out, and with the class token its position.
+  Heads are left out. A class token becomes a register.
+
+  Raises:
+    UsageError: stacked blocks are not equally many.
   """
   _say_left_out([name for name in loaded if name not in _PARTS], log)
   tree = {name: loaded[name] for name in _PARTS if name in loaded}
-  transformer = dict(tree["Transformer"])
+  transformer = dict(tree["Transformer"]) if isinstance(tree["Transformer"], Mapping) else {}
   for holder in (transformer, transformer.pop("posembed_input", {})):
-    if "pos_embedding" in holder:
+    if _holds(holder, "pos_embedding"):
       tree["pos_embedding"] = holder.pop("pos_embedding")
+  registers = tree.pop("cls", None)
   if "pos_embedding" in tree:
-    tree["pos_embedding"] = _grid_positions(tree["pos_embedding"])
-  if "encoderblock" in transformer:
-    stacked = weights.flatten(transformer.pop("encoderblock"))
-    for layer in range(len(next(iter(stacked.values())))):
-      block = {name: leaf[layer] for name, leaf in stacked.items()}
-      transformer[f"encoderblock_{layer}"] = weights.nest(block)
+    place, tree["pos_embedding"] = _grid_positions(tree["pos_embedding"])
+    if registers is not None and place.shape == registers.shape:
+      registers = registers.astype(np.float32) + place.astype(np.float32)
+  if registers is not None:
+    transformer["registers"] = registers
+  if isinstance(transformer.get("encoderblock"), Mapping):
+    transformer |= _unstacked(weights.flatten(transformer.pop("encoderblock")))
   for name, block in transformer.items():
-    if name.startswith("encoderblock_") and "MlpBlock_3" in block:
+    if name.startswith("encoderblock_") and _holds(block, "MlpBlock_3"):
       transformer[name] = {_OLD_BLOCK.get(part, part): leaf for part, leaf in block.items()}
   return {**tree, "Transformer": transformer}
 
 
-def vit_from_huggingface(
-  flat: Mapping[str, np.ndarray],
-  num_heads: int,
-  log: weights.Log = _log.info,
-) -> weights.Tree:
-  """The encoder of a Hugging Face ViTModel, or of a model with a head on it.
-
-  Args:
-    flat: arrays by their names, such as "vit.encoder.layer.0.layernorm_before.weight".
-    num_heads: attention heads, which the arrays do not tell.
-    log: told what is left out: class token, pooler, heads.
-
-  Raises:
-    UsageError: none of the names is a ViT's, or the width is not a multiple of num_heads.
-  """
-  leaves, left_out = {}, []
-  for name, value in flat.items():
-    name = re.sub(r"^(vit|deit)\.", "", name)
-    block = re.fullmatch(r"encoder\.layer\.(\d+)\.(.+)\.(weight|bias)", name)
-    if block and block[2] in _HUGGINGFACE_BLOCK:
-      path = f"Transformer/encoderblock_{block[1]}/{_HUGGINGFACE_BLOCK[block[2]]}"
-      leaves.update(_huggingface_leaf(path, block[3], value, num_heads))
-    elif name.startswith("layernorm."):
-      leaves.update(_huggingface_leaf("Transformer/encoder_norm", name[10:], value, num_heads))
-    elif name == "embeddings.patch_embeddings.projection.weight":
-      leaves["embedding/kernel"] = value.transpose(2, 3, 1, 0)  # [D, C, P, P] -> [P, P, C, D]
-    elif name == "embeddings.patch_embeddings.projection.bias":
-      leaves["embedding/bias"] = value
-    elif name == "embeddings.position_embeddings":
-      leaves["pos_embedding"] = _grid_positions(value)
-    else:
-      left_out.append(name)
-  if not leaves:
-    raise UsageError(f"these are not the names of a Hugging Face ViT: {', '.join(left_out[:5])}")
-  _say_left_out(left_out, log)
-  return weights.nest(leaves)
+def _unstacked(stacked: Mapping[str, np.ndarray]) -> weights.Tree:
+  """A subtree for each block of leaves [blocks, ...]."""
+  depths = {np.shape(leaf)[:1] for leaf in stacked.values()}
+  if len(depths) != 1 or () in depths:
+    raise UsageError(f"Transformer/encoderblock stacks blocks, but not equally many: {depths}.")
+  ((depth,),) = depths
+  return {
+    f"encoderblock_{layer}": weights.nest({name: leaf[layer] for name, leaf in stacked.items()})
+    for layer in range(depth)
+  }
 
 
-def _huggingface_leaf(
-  path: str, kind: str, value: np.ndarray, num_heads: int
-) -> dict[str, np.ndarray]:
-  """A layer's weight [out, in] or bias [out] under our name and in our shape."""
-  if value.ndim == 1 and kind == "weight":
-    return {f"{path}/scale": value}
-  if _ATTENTION in path and value.shape[0] % num_heads:
-    raise UsageError(f"a width of {value.shape[0]} is not a multiple of {num_heads} heads")
-  if path.endswith(_QKV):
-    value = value.reshape(num_heads, -1, *value.shape[1:])  # [H, Dh, in] or [H, Dh]
-    value = value if kind == "bias" else value.transpose(2, 0, 1)
-  elif kind == "weight":
-    value = value.T
-    if path.endswith(f"{_ATTENTION}/out"):
-      value = value.reshape(num_heads, -1, value.shape[1])
-  return {f"{path}/{'bias' if kind == 'bias' else 'kernel'}": value}
+def _grid_positions(positions_1ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """The class token's position, which comes first where there is one, and those of patches."""
+  patches = positions_1ND.shape[1] - 1 if positions_1ND.ndim == 3 else 0
+  first = int(patches > 0 and math.isqrt(patches) ** 2 == patches)
+  return positions_1ND[:, :first], positions_1ND[:, first:] if first else positions_1ND
 
 
-def _grid_positions(positions_1ND: np.ndarray) -> np.ndarray:
-  """Without the class token's position, which comes first where there is one."""
-  patches = positions_1ND.shape[1] - 1
-  return positions_1ND[:, 1:] if patches and math.isqrt(patches) ** 2 == patches else positions_1ND
+def _fit_registers(
+  leaves: dict[str, Any], template: Mapping[str, Any], at: str, log: weights.Log
+) -> dict[str, Any]:
+  """Without the tokens beside the patches, where the encoder has none."""
+  if _REGISTERS not in leaves or "registers" in template["Transformer"]:
+    return leaves
+  count = leaves[_REGISTERS].shape[1] if leaves[_REGISTERS].ndim == 3 else 1
+  log(
+    f"weights left out: {count} token(s) beside the patches (class token, registers); "
+    f"{at}.registers={count} keeps them"
+  )
+  return {name: leaf for name, leaf in leaves.items() if name != _REGISTERS}
 
 
 def _say_left_out(names: list[str], log: weights.Log) -> None:
   if names:
-    log(f"weights left out: {', '.join(names[:20])} ({len(names)} in all)")
+    log(f"weights left out: {', '.join(map(shown, names[:20]))} ({len(names)} in all)")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rtune.errors import UsageError
+from rtune.errors import DataError, UsageError
 from rtune.store import weights
 
 # Leaves that are lists along one axis: of tokens, or of positions in the answer.
@@ -22,26 +22,30 @@ _LISTS = {
 }
 
 
-def adopt(params: Mapping[str, Any], loaded: Mapping[str, Any], log: weights.Log) -> weights.Tree:
+def adopt(
+  params: Mapping[str, Any], loaded: Mapping[str, Any], log: weights.Log, *, sizes_at: str = ""
+) -> weights.Tree:
   """Puts what fits of another model's weights into a fresh one.
 
   Args:
     params: the fresh model's arrays.
     loaded: what `weights.load_weights` gave.
     log: told what is resized and what starts fresh.
+    sizes_at: where the config has the sizes of the model; "" where it has none.
 
   Returns:
     A tree as `params`, on the host.
 
   Raises:
     UsageError: a table of the leaves that are missing, extra or of another size.
+    DataError: a value that is not finite.
   """
   fresh, found = weights.flatten(params), weights.flatten(loaded)
   fitted = {name: _fit(name, leaf, fresh, log) for name, leaf in found.items()}
   try:
-    return weights.merge(fresh, fitted, log=log)
-  except UsageError as error:
-    raise UsageError(f"config.warm_start: {error}") from error
+    return weights.merge(fresh, fitted, sizes_at=sizes_at, log=log)
+  except (UsageError, DataError) as error:
+    raise type(error)(f"config.warm_start: {error}") from error
 
 
 def _fit(name: str, leaf: np.ndarray, fresh: Mapping[str, Any], log: weights.Log) -> np.ndarray:

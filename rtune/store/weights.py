@@ -1,15 +1,10 @@
-"""Weights that travel: safetensors out; safetensors and big_vision's npz in.
-
-Nothing that could run code is read: no pickles, no object arrays. Sizes are checked against the
-file before memory is taken.
-"""
+"""Weights that travel: safetensors out, trees of arrays in, by name into a model's parameters."""
 
 import logging
 import math
 import os
 import pathlib
 import re
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -19,27 +14,19 @@ import numpy as np
 import safetensors.numpy
 
 from rtune.errors import DataError, StorageError, UsageError
+from rtune.store import fitting, weight_files
+from rtune.store.unreadable import shown
 
 Tree = dict[str, Any]  # nested dicts of arrays
 Log = Callable[[str], None]
 
 _log = logging.getLogger(__name__)
-_RUN_CODE = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt")
-_DTYPES = {
-  **{f"F{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
-  **{f"I{bits}": np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)},
-  **{f"U{bits}": np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64)},
-  "BF16": np.dtype(jnp.bfloat16),
-  "BOOL": np.dtype(bool),
-}
-# Weights hardly compress. An archive above 64 MiB that grows more than this is a bomb.
-_MAX_GROWTH, _SMALL = 20, 2**26
 # Position embeddings of patches; those of the policy's decoder are a sequence, not a grid.
 _GRIDS = (
   *("pos_embedding", "encoder/pos_embedding"),
   *("params/pos_embedding_encoder", "params/pos_embedding_decoder"),
 )
-_DICTIONARY = "state/dictionary"  # of a code model
+_MAX_LEVELS = 64  # of names; the deepest of models have ten
 _MAX_ROWS = 20  # of a table of differences
 
 
@@ -73,26 +60,18 @@ def save_weights(
 def load_weights(path: str | os.PathLike[str]) -> Tree:
   """Reads a .safetensors or .npz file as nested dicts of numpy arrays, names split at "/".
 
-  Of a big_vision checkpoint only the parameters are read, of UViM's code model also its state.
+  Of a big_vision checkpoint only the parameters are read, of UViM's code model also its state. An
+  index of shards (.safetensors.index.json), or the folder of a model with either, stands for it.
 
   Raises:
     UsageError: no such file, or a kind of file that is not read.
     DataError: the file is damaged or not what its name says.
   """
-  path = pathlib.Path(path)
-  if path.suffix in _RUN_CODE:
-    raise UsageError(
-      f"weights {path}: {path.suffix} files can run code and are not read. Convert it once with "
-      "PyTorch: safetensors.torch.save_file(torch.load(path, weights_only=True), new_path)."
-    )
-  readers = {".safetensors": _read_safetensors, ".npz": _read_npz}
-  if path.suffix not in readers:
-    raise UsageError(f"weights {path}: a .safetensors or .npz file is needed.")
+  path = pathlib.Path(path).expanduser()
+  leaves = weight_files.read(path)
   try:
-    return nest(readers[path.suffix](path))
-  except (FileNotFoundError, IsADirectoryError) as error:
-    raise UsageError(f"weights {path}: no such file.") from error
-  except (OSError, ValueError, EOFError, zipfile.BadZipFile, safetensors.SafetensorError) as error:
+    return nest(leaves)
+  except ValueError as error:
     raise DataError(f"weights {path} cannot be read: {error}. Fetch the file again.") from error
 
 
@@ -103,6 +82,7 @@ def merge(
   allow_missing: Iterable[str] = (),
   ignore_extra: Iterable[str] = (),
   resize_posemb: bool = True,
+  sizes_at: str = "",
   log: Log = _log.info,
 ) -> Tree:
   """Puts loaded arrays in place of a model's parameters, by name.
@@ -113,13 +93,16 @@ def merge(
     allow_missing: regular expressions (full match) of leaves that may keep the template's value.
     ignore_extra: regular expressions (full match) of loaded leaves to leave out.
     resize_posemb: fit the patches' position embeddings [1, N, D] to another square grid.
+    sizes_at: where the config has the sizes of the model; the table ends with those that would fit.
     log: told about everything that is not taken as it is.
 
   Returns:
     The template's tree with its dtypes, and its shardings where it holds jax arrays.
 
   Raises:
-    UsageError: a table of the leaves that are missing, extra or of another shape.
+    UsageError: a table of the leaves that are missing, extra, of another shape, or not real numbers
+      where the model's are.
+    DataError: a value that is not finite.
   """
   expected, found = flatten(template_params), flatten(loaded)
   kept = [name for name in expected if name not in found and _matches(name, allow_missing)]
@@ -131,17 +114,45 @@ def merge(
   for name in _GRIDS:
     if resize_posemb and name in expected and name in found:
       found[name] = _fit_positions(np.asarray(found[name]), expected[name].shape, name, log)
+  _check_real(expected, found)
   table = differences(
     {name: str(list(leaf.shape)) for name, leaf in expected.items() if name not in kept},
     {name: str(list(leaf.shape)) for name, leaf in found.items()},
   )
   if table:
+    fit = fitting.knobs(expected, found, sizes_at) if sizes_at else ""
     raise UsageError(
-      f"the weights do not fit the model; take the config that they were made with.\n{table}"
+      f"the weights do not fit the model; take the config that they were made with.\n{table}{fit}"
     )
+  _check_finite({name: leaf for name, leaf in found.items() if name in expected})
   return nest(
     {name: leaf if name in kept else _like(found[name], leaf) for name, leaf in expected.items()}
   )
+
+
+def _check_real(expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+  """A quantized model's numbers mean something only with their scales, which are elsewhere."""
+  bad = [name for name in found if name in expected and _real(expected[name])]
+  bad = [name for name in bad if not _real(found[name])]
+  if bad:
+    raise UsageError(
+      f"{shown(bad[0])} holds {found[bad[0]].dtype}, not real numbers ({len(bad)} such arrays), as "
+      "a quantized model does. Take the model as it was before."
+    )
+
+
+def _real(leaf: Any) -> bool:
+  return jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+def _check_finite(leaves: Mapping[str, Any]) -> None:
+  """Weights that are not finite make nothing but such."""
+  bad = [name for name, leaf in leaves.items() if _real(leaf) and not np.isfinite(leaf).all()]
+  if bad:
+    raise DataError(
+      f"values of {shown(bad[0])} are not finite ({len(bad)} such arrays). The training that they "
+      "are of has diverged: take earlier weights."
+    )
 
 
 def differences(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
@@ -150,7 +161,9 @@ def differences(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
   if not names:
     return ""
   rows = [("name", "in the file", "in the model")]
-  rows += [(name, found.get(name, "-"), expected.get(name, "-")) for name in names[:_MAX_ROWS]]
+  rows += [
+    (shown(name), found.get(name, "-"), expected.get(name, "-")) for name in names[:_MAX_ROWS]
+  ]
   first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
   lines = [f"  {name:{first}}  {in_file:{second}}  {in_model}" for name, in_file, in_model in rows]
   if len(names) > _MAX_ROWS:
@@ -170,71 +183,21 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def nest(leaves: Mapping[str, Any]) -> Tree:
-  """The inverse of `flatten`; ValueError if a name is both a leaf and a branch."""
+  """The inverse of `flatten`; ValueError if a name is both a leaf and a branch, or too deep."""
   tree: Tree = {}
   for path, leaf in leaves.items():
     *parents, name = path.split("/")
+    if len(parents) >= _MAX_LEVELS:
+      raise ValueError(f"{shown(path)} is a name of {len(parents) + 1:,} levels")
     branch = tree
     for parent in parents:
       branch = branch.setdefault(parent, {})
       if not isinstance(branch, dict):
-        raise ValueError(f"{parent} in {path} is an array as well")
+        raise ValueError(f"{shown(parent)} in {shown(path)} is an array as well")
     if name in branch:
-      raise ValueError(f"{path} is there twice")
+      raise ValueError(f"{shown(path)} is there twice")
     branch[name] = leaf
   return tree
-
-
-def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-  leaves = {}
-  # The library checks the header; it has no bfloat16 for numpy, hence the dtypes here.
-  for name, spec in safetensors.deserialize(path.read_bytes()):
-    if spec["dtype"] not in _DTYPES:
-      raise ValueError(f"{name} has dtype {spec['dtype']}, which is not supported")
-    leaves[name] = np.frombuffer(spec["data"], _DTYPES[spec["dtype"]]).reshape(spec["shape"])
-  return leaves
-
-
-def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
-  with zipfile.ZipFile(path) as archive:
-    members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-    size = sum(info.file_size for info in members.values())
-    if size > max(_SMALL, _MAX_GROWTH * path.stat().st_size):
-      raise ValueError(f"it claims to hold {size:,} bytes, which is too much for its size")
-    # big_vision saves the optimizer beside the parameters; older files nest them in it. A code
-    # model is nothing without its dictionary, so both keep their names.
-    if _DICTIONARY in members:
-      members = {n: i for n, i in members.items() if n.startswith(("params/", "state/"))}
-    for prefix in ("params/", "opt/target/"):
-      chosen = {n.removeprefix(prefix): i for n, i in members.items() if n.startswith(prefix)}
-      if chosen and _DICTIONARY not in members:
-        members = chosen
-        break
-    leaves = {}
-    for name, info in members.items():
-      with archive.open(info) as stream:
-        leaves[name] = _read_array(stream, name, info.file_size)
-  return leaves
-
-
-def _read_array(stream: zipfile.ZipExtFile, name: str, size: int) -> np.ndarray:
-  """One .npy of `size` bytes. numpy's own reader would take memory for whatever it claims."""
-  headers = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-  }
-  version = np.lib.format.read_magic(stream)
-  if version not in headers:
-    raise ValueError(f"{name} has npy version {version}, which is not supported")
-  shape, fortran_order, dtype = headers[version](stream)
-  if dtype == np.dtype("V2"):  # What numpy makes of bfloat16.
-    dtype = np.dtype(jnp.bfloat16)
-  elif dtype.kind not in "biuf":
-    raise ValueError(f"{name} holds {dtype} (Python objects would run code), not numbers")
-  if math.prod(shape) * dtype.itemsize != size - stream.tell():
-    raise ValueError(f"{name} claims shape {shape}, which is not the size of its data")
-  flat = np.frombuffer(stream.read(), dtype)
-  return flat.reshape(shape[::-1]).T if fortran_order else flat.reshape(shape)
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

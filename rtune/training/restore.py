@@ -13,7 +13,7 @@ from rtune.config.names import build_part
 from rtune.devices import sharding
 from rtune.errors import UsageError
 from rtune.policies.policy import Policy
-from rtune.store import run_files, uvim_weights, weights
+from rtune.store import run_files, uvim_weights
 from rtune.tasks.task import Task, load, view
 from rtune.training import code_weights
 from rtune.training.phases import PHASES, phase_of
@@ -88,7 +88,7 @@ def load_params(run: Restored, phase: str = "") -> tuple[str, Any]:
       f"{error}. Give its view an `unlabeled` that has it."
     ) from error
   shapes = jax.eval_shape(run.policy.init, jax.random.key(0), inputs)
-  params = weights.merge(shapes, uvim_weights.load_policy(_weights_path(run, phase)))
+  params = uvim_weights.load_params(_weights_path(run, phase), shapes)
   return phase, jax.device_put(params, sharding.replicated(run.mesh))
 
 

@@ -7,10 +7,12 @@ import jax
 import numpy as np
 
 from rtune import config as configs
+from rtune.config.build import as_kind
 from rtune.devices import sharding
 from rtune.devices.compiling import jit_once
 from rtune.display import console
 from rtune.errors import UsageError
+from rtune.policies.networks import PATH
 from rtune.store import run_files, uvim_weights, vit_weights, warm_start, weights
 from rtune.tasks.task import load
 from rtune.training import code_weights
@@ -24,20 +26,16 @@ def policy(setup: Setup, folder: pathlib.Path) -> Any:
   inputs, _, shardings = _shapes(setup)
   params = jit_once(setup.policy.init, shardings)(jax.random.key(config.seed), inputs)
   if config.encoder_init:
-    if "encoder" not in params:
-      raise UsageError(
-        f"config.encoder_init is set, but {config.policy.fn} has no parameters called encoder; "
-        "leave it out."
-      )
-    encoder = vit_weights.load_encoder(config.encoder_init, params["encoder"], console.say)
+    encoder = _encoder(config, params, console.say)
     params = {**params, "encoder": sharding.place(encoder, shardings["encoder"])}
   if config.warm_start:
     path = run_files.find_weights(config.warm_start, "config.warm_start")
     console.stage(f"mle starts from {path}")
     loaded = weights.load_weights(path)
-    params = sharding.place(
-      warm_start.adopt(sharding.on_host(params), loaded, console.say), shardings
+    params = warm_start.adopt(
+      sharding.on_host(params), loaded, console.say, sizes_at=_sizes_at(config)
     )
+    params = sharding.place(params, shardings)
   return params
 
 
@@ -46,8 +44,8 @@ def imitated(setup: Setup, folder: pathlib.Path) -> Any:
   path = _imitated_weights(setup.config, folder)
   console.stage(f"starts from {path}")
   _, shapes, shardings = _shapes(setup)
-  loaded = weights.merge(shapes, uvim_weights.load_policy(path, console.say), log=console.say)
-  return sharding.place(loaded, shardings)
+  params = uvim_weights.load_params(path, shapes, console.say, _sizes_at(setup.config))
+  return sharding.place(params, shardings)
 
 
 def code_model(setup: Setup, folder: pathlib.Path) -> Any:
@@ -60,20 +58,53 @@ def code_model(setup: Setup, folder: pathlib.Path) -> Any:
 
 
 def check(setup: Setup, folder: pathlib.Path) -> None:
-  """UsageError where weights that a new run in `folder` starts from are missing or not ours."""
+  """UsageError or DataError where weights that a new run in `folder` starts from would not load.
+
+  They are read in full, as they will be once their phase begins, which may be hours later.
+  """
   config = setup.config
   if (folder / run_files.CONFIG).is_file():
     return
   code_weights.check(config, setup.task, folder)
   answering = [name for name in config.phases if name != code_weights.NAME]
   if answering and (config.init_from or answering[0] != "mle"):
-    _check_learned(setup, _imitated_weights(config, folder))
-  if config.encoder_init and not pathlib.Path(config.encoder_init).expanduser().is_file():
-    raise UsageError(f"config.encoder_init: {config.encoder_init} does not exist.")
+    path = _imitated_weights(config, folder)
+    _check_learned(setup, path)
+    uvim_weights.load_params(path, _shapes(setup)[1], _quiet, _sizes_at(config))
+  if config.warm_start and config.encoder_init:
+    raise UsageError("config.warm_start and config.encoder_init are both set; choose one.")
+  if config.encoder_init:
+    _encoder(config, _shapes(setup)[1], _quiet)
   if config.warm_start:
-    if config.encoder_init:
-      raise UsageError("config.warm_start and config.encoder_init are both set; choose one.")
-    _check_learned(setup, run_files.find_weights(config.warm_start, "config.warm_start"))
+    path = run_files.find_weights(config.warm_start, "config.warm_start")
+    _check_learned(setup, path)
+    blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), _shapes(setup)[1])
+    warm_start.adopt(blank, weights.load_weights(path), _quiet, sizes_at=_sizes_at(config))
+
+
+def _quiet(line: str) -> None:
+  """For checks: what there is to say is said when weights are taken."""
+  del line
+
+
+def _encoder(config: configs.Config, params: Any, log: weights.Log) -> Any:
+  """The encoder's parameters from `config.encoder_init`; `params` may be shapes."""
+  if "encoder" not in params:
+    raise UsageError(
+      f"config.encoder_init is set, but {config.policy.fn} has no parameters called encoder; leave "
+      "it out."
+    )
+  path = run_files.find_weights(config.encoder_init, "config.encoder_init")
+  at, gelu = _sizes_at(config), config.model.encoder.gelu
+  if at != "config.model":
+    network = as_kind(configs.Part, config.policy.args["network"], f"{PATH}.network")
+    gelu = dict(network.args.get("encoder", {})).get("gelu", configs.Encoder().gelu)
+  return vit_weights.load_encoder(path, params["encoder"], log, gelu=gelu, sizes_at=at)
+
+
+def _sizes_at(config: configs.Config) -> str:
+  """Where a config has the sizes of its policy's networks."""
+  return f"{PATH}.network.args" if "network" in config.policy.args else "config.model"
 
 
 def _shapes(setup: Setup) -> tuple[Any, Any, Any]:

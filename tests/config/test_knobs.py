@@ -127,6 +127,12 @@ def set_at(tree, path, value):
     ("reward.baseline", "mean", "config.reward.baseline is 'mean'; it must be one of ('leave_one_"),
     ("model.dtype", "float16", "config.model.dtype is 'float16'; it must be one of ('auto', "),
     ("model.encoder.variant", "XXL", "config.model.encoder.variant is 'XXL'; it must be one of"),
+    (
+      "model.encoder.gelu",
+      "erf",
+      "config.model.encoder.gelu is 'erf'; it must be one of ('tanh', ",
+    ),
+    ("model.encoder.registers", -1, "config.model.encoder.registers is -1; it must be at least 0."),
     ("phases", ("mle", "tune"), "config.phases names 'tune'; phases are codes, mle, "),
     ("phases", (), "config.phases is (); name each phase that is to be run once."),
     ("phases", ("mle", "mle"), "name each phase that is to be run once."),

@@ -155,12 +155,14 @@ def test_the_small_default_is_small():
 # ---- ViT
 
 
-@pytest.mark.parametrize("stem", [False, True])
-def test_the_encoder_is_that_of_the_other_policies(stem):
+@pytest.mark.parametrize(
+  "fields", [{}, {"conv_stem": True}, {"layer_scale": True, "registers": 2, "gelu": "exact"}]
+)
+def test_the_encoder_is_that_of_the_other_policies(fields):
   """Its names and its features: published weights load by name."""
-  size = dataclasses.replace(MODEL.encoder, conv_stem=stem)
+  size = dataclasses.replace(MODEL.encoder, **fields)
   ours = vit_dense.GridEncoder(dataclasses.replace(MODEL, encoder=size))
-  theirs = vit.ViT(4, 16, 1, 2, 32, jnp.dtype("float32"), conv_stem=stem)
+  theirs = vit.ViT(4, 16, 1, 2, 32, jnp.dtype("float32"), **fields)
   image = dense.pixels(images(24, 24))
   variables = jit_once(theirs.init)(jax.random.key(0), image)
   made = jax.eval_shape(lambda: ours.init(jax.random.key(0), image, True))

@@ -118,6 +118,17 @@ def test_a_stem_of_convolutions_gives_the_same_grid():
   assert shapes["encoder/stem/project/kernel"].shape == (1, 1, 16, 16)
 
 
+def test_registers_and_layer_scale_are_parameters_of_the_encoder():
+  encoder = dataclasses.replace(CONFIG.encoder, layer_scale=True, registers=3)
+  shapes = shapes_of(dataclasses.replace(CONFIG, encoder=encoder))
+  new = {name: leaf.shape for name, leaf in shapes.items() if name not in shapes_of(CONFIG)}
+  assert new == {
+    "encoder/Transformer/registers": (1, 3, 16),
+    "encoder/Transformer/encoderblock_0/LayerScale_0/scale": (16,),
+    "encoder/Transformer/encoderblock_0/LayerScale_1/scale": (16,),
+  }
+
+
 def test_pixels_become_minus_one_to_one():
   seen = []
 
@@ -219,10 +230,14 @@ def loss_and_gradient(config, params, images, tokens):
   return jax.jit(jax.value_and_grad(loss))(params)
 
 
-@pytest.fixture(scope="module")
-def deep():
+OF_OTHERS = {"layer_scale": True, "registers": 3, "gelu": "exact"}
+
+
+@pytest.fixture(scope="module", params=[{}, OF_OTHERS], ids=["plain", "of others"])
+def deep(request):
   """A config with several layers in both parts, weights that make all of them matter, inputs."""
   deeper = {part: dataclasses.replace(getattr(CONFIG, part), depth=2) for part in PARTS}
+  deeper["encoder"] = dataclasses.replace(deeper["encoder"], **request.param)
   config = dataclasses.replace(CONFIG, **deeper)
   model = encoder_decoder.build(config, VOCAB, LENGTH)
   rng = np.random.default_rng(0)

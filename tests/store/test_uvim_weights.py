@@ -126,6 +126,17 @@ def test_what_does_not_fit_is_a_table(tmp_path):
   assert ("state/dictionary", "[8, 8]", "[9, 8]") in rows
   assert ("params/bottleneck_upsample", "[4, 16]", "-") in rows
   assert "config.task.args.codes" in str(caught.value)
+  at = "--config.task.args.codes"
+  assert str(caught.value).endswith(f"These would fit: {at}.dict_size=8 {at}.resize=False")
+
+
+def test_other_sizes_of_a_code_model_end_with_the_settings_that_would_fit(tmp_path):
+  path = save(tmp_path / "w.npz", stage1())
+  with pytest.raises(UsageError) as caught:
+    uvim_weights.load_codes(path, template(encoder_depth=2, mlp_dim=24, num_heads=4)[1])
+  at = "--config.task.args.codes"
+  flags = f"{at}.encoder_depth=1 {at}.num_heads=2 {at}.mlp_dim=32"
+  assert str(caught.value).endswith(f"These would fit: {flags}")
 
 
 def test_a_policy_is_not_a_code_model(tmp_path):

@@ -8,9 +8,13 @@ from safetensors.numpy import save_file
 
 from rtune.errors import UsageError
 from rtune.models.vit import ViT
-from rtune.store import vit_weights, weights
+from rtune.store import torch_vit, vit_weights, weights
 
 WIDTH, DEPTH, HEADS, MLP, PATCH, SIDE = 12, 2, 3, 20, 4, 12
+TOKENS = (
+  "token(s) beside the patches (class token, registers); "
+  "config.model.encoder.registers=1 keeps them"
+)
 MODEL = ViT(PATCH, WIDTH, DEPTH, HEADS, MLP, jnp.dtype("float32"))
 IMAGE = jax.random.normal(jax.random.key(1), (1, SIDE, SIDE, 3))
 
@@ -92,12 +96,11 @@ def test_huggingface_weights_give_the_same_features(tmp_path):
   np.testing.assert_allclose(
     features[0], huggingface_features(flat, np.asarray(IMAGE[0])), atol=2e-5
   )
-  assert len(lines) == 1
-  assert sorted(lines[0].removeprefix("weights left out: ").split(" (")[0].split(", ")) == [
-    "classifier.bias",
-    "classifier.weight",
-    "embeddings.cls_token",
-  ]
+  left_out, heads, pixels, token = lines
+  assert pixels.endswith("tells how pixels are scaled; [-1, 1] is taken")
+  assert left_out == "weights left out: classifier.bias, classifier.weight (2 in all)"
+  assert heads == "weights: no config.json beside them tells their heads; 3 are taken"
+  assert token == "weights left out: 1 " + TOKENS
 
 
 def test_huggingface_weights_of_another_size_are_refused(tmp_path):
@@ -107,9 +110,9 @@ def test_huggingface_weights_of_another_size_are_refused(tmp_path):
   with pytest.raises(UsageError, match=r"Transformer/encoderblock_1/MlpBlock_0/Dense_1/bias +- "):
     vit_weights.load_encoder(tmp_path / "model.safetensors", encoder_params())
   with pytest.raises(UsageError, match="not a multiple of 5 heads"):
-    vit_weights.vit_from_huggingface(flat, 5)
-  with pytest.raises(UsageError, match="not the names of a Hugging Face ViT: bert"):
-    vit_weights.vit_from_huggingface({"bert.x": np.zeros(3)}, 3)
+    torch_vit.convert(flat, WIDTH, 5, {})
+  with pytest.raises(UsageError, match=r"not the names of a Hugging Face ViT, .*: bert\.x"):
+    torch_vit.convert({"bert.x": np.zeros(3)}, WIDTH, 3, {})
 
 
 def today(params):
@@ -150,8 +153,19 @@ def test_big_vision_of_every_age(tmp_path, layout):
   lines = []
   loaded = vit_weights.load_encoder(tmp_path / "vit.npz", encoder_params(seed=5), lines.append)
   jax.tree.map(np.testing.assert_array_equal, loaded, params)
-  expected = {"today": "head", "scanned": "MAPHead_0", "augreg": "cls"}.get(layout.__name__)
-  assert lines == ([f"weights left out: {expected} (1 in all)"] if expected else [])
+  heads = {"today": "head (1 in all)", "scanned": "MAPHead_0 (1 in all)", "augreg": f"1 {TOKENS}"}
+  expected = heads.get(layout.__name__)
+  assert lines == ([f"weights left out: {expected}"] if expected else [])
+
+
+def test_the_class_token_of_augreg_is_a_register(tmp_path):
+  """It comes with the position that it has there, which is 1 in each channel."""
+  np.savez(tmp_path / "vit.npz", **weights.flatten(augreg(encoder_params())))
+  template = encoder_params(seed=5)
+  template["Transformer"]["registers"] = np.zeros((1, 1, WIDTH), np.float32)
+  loaded = vit_weights.load_encoder(tmp_path / "vit.npz", template)
+  np.testing.assert_array_equal(loaded["Transformer"]["registers"], np.ones((1, 1, WIDTH)))
+  np.testing.assert_array_equal(loaded["pos_embedding"], encoder_params()["pos_embedding"])
 
 
 def test_encoder_of_a_run_and_other_resolution(tmp_path):

@@ -1,0 +1,63 @@
+"""Layers that the encoder and the decoder share.
+
+Dimension key:
+  D: width
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class LayerNorm(nn.LayerNorm):
+  """Flax's, where JAX's promotion is strict: it subtracts a float32 mean from halves."""
+
+  def __call__(self, x):
+    with jax.numpy_dtype_promotion("standard"):
+      return super().__call__(x)
+
+
+class Mlp(nn.Module):
+  """Two dense layers with GELU between them."""
+
+  mlp_dim: int
+  dtype: jnp.dtype
+  dropout: float = 0.0
+  gelu: str = "tanh"
+
+  @nn.compact
+  def __call__(self, x, deterministic: bool):
+    init = {
+      "kernel_init": nn.initializers.xavier_uniform(),
+      "bias_init": nn.initializers.normal(1e-6),
+    }
+    hidden = nn.Dense(self.mlp_dim, dtype=self.dtype, **init)(x)
+    hidden = nn.gelu(hidden, approximate=self.gelu == "tanh")
+    hidden = nn.Dropout(self.dropout)(hidden, deterministic)
+    return nn.Dense(x.shape[-1], dtype=self.dtype, **init)(hidden)
+
+
+class LayerScale(nn.Module):
+  """What a residual branch adds, scaled channel by channel (CaiT, Touvron et al. 2021)."""
+
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, branch):
+    # Small at first, as DINOv2 and DeiT III have it: every block starts near the identity.
+    scale_D = self.param("scale", nn.initializers.constant(1e-5), (branch.shape[-1],))
+    return jnp.einsum("...d,d->...d", branch, scale_D.astype(self.dtype))
+
+
+class DropPath(nn.Module):
+  """Stochastic depth (Huang et al. 2016): leaves a residual branch out for whole examples."""
+
+  rate: float
+
+  @nn.compact
+  def __call__(self, branch, deterministic: bool):
+    if deterministic or self.rate == 0.0:
+      return branch
+    shape = (branch.shape[0],) + (1,) * (branch.ndim - 1)
+    keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, shape)
+    return jnp.where(keep, branch / (1 - self.rate), 0).astype(branch.dtype)
