@@ -1,5 +1,6 @@
 """First parameters of each phase: random, somebody's, or what imitation has learned."""
 
+import itertools
 import pathlib
 from typing import Any
 
@@ -67,13 +68,14 @@ def check(setup: Setup, folder: pathlib.Path) -> None:
   code_weights.check(config, setup.task, folder)
   answering = [name for name in config.phases if name != code_weights.NAME]
   if answering and (config.init_from or answering[0] != "mle"):
-    _check_learned(setup, _imitated_weights(config, folder))
+    _check_learned(setup, _imitated_weights(config, folder), "init_from")
   if config.encoder_init and not pathlib.Path(config.encoder_init).expanduser().is_file():
     raise UsageError(f"config.encoder_init: {config.encoder_init} does not exist.")
   if config.warm_start:
     if config.encoder_init:
       raise UsageError("config.warm_start and config.encoder_init are both set; choose one.")
-    _check_learned(setup, run_files.find_weights(config.warm_start, "config.warm_start"))
+    path = run_files.find_weights(config.warm_start, "config.warm_start")
+    _check_learned(setup, path, "warm_start")
 
 
 def _shapes(setup: Setup) -> tuple[Any, Any, Any]:
@@ -85,11 +87,26 @@ def _shapes(setup: Setup) -> tuple[Any, Any, Any]:
   return inputs, shapes, sharding.param_shardings(setup.mesh, shapes, strategy)
 
 
-def _check_learned(setup: Setup, path: pathlib.Path) -> None:
-  """Weights that know other words than we would load, and mean nothing; their workdir tells."""
+def _check_learned(setup: Setup, path: pathlib.Path, key: str) -> None:
+  """Weights that know other words or classes than ours mean nothing; their workdir tells."""
   folder = path.parent.parent
-  if (folder / run_files.CONFIG).is_file():
-    load(setup.task, folder)
+  if not (folder / run_files.CONFIG).is_file():
+    return
+  load(setup.task, folder)
+  theirs = run_files.read_config(folder).task.args.get("classes")
+  ours = getattr(setup.task, "classes", None)
+  if not ours or not theirs:
+    return
+  # A warm start takes the classes that both have first, and may learn more.
+  same = min(len(ours), len(theirs)) if key == "warm_start" else None
+  if tuple(theirs)[:same] != tuple(ours)[:same]:
+    pairs = itertools.zip_longest(theirs, ours, fillvalue="none")
+    moved = [f"{k}: {a!r}, here {b!r}" for k, (a, b) in enumerate(pairs) if a != b]
+    more = f", and {len(moved) - 10} more" if len(moved) > 10 else ""
+    raise UsageError(
+      f"config.{key}: {path} has learned other classes, in the order of their ids: "
+      f"{', '.join(moved[:10])}{more}. Number the categories of the data alike."
+    )
 
 
 def _imitated_weights(config: configs.Config, folder: pathlib.Path) -> pathlib.Path:
