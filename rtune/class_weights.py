@@ -10,15 +10,16 @@ import csv
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int
 
 from rtune import commands
+from rtune.config import data_args
 from rtune.config.knobs import Part
-from rtune.config.names import build_part
+from rtune.data import findings
 from rtune.data.class_counts import count
 from rtune.data.files import validate
 from rtune.data.source import Categories, Source
@@ -28,6 +29,7 @@ from rtune.data.sources.label_folder import LabelFolder
 from rtune.display import console
 from rtune.errors import StorageError, UsageError
 from rtune.rewards.boxes import balanced_weights
+from rtune.training.sources import open_part
 
 
 class Weighed(NamedTuple):
@@ -50,7 +52,12 @@ class Weighed(NamedTuple):
 
 def main(args: Sequence[str]) -> int:
   """Prints the table; returns the exit code."""
-  return commands.guarded(lambda: _run(_parse(args)))
+
+  def run() -> None:
+    rest, data = data_args.take(args)
+    _run(_parse(rest), data)
+
+  return commands.guarded(run)
 
 
 def weigh(source: Source, smoothing: float) -> Weighed:
@@ -80,16 +87,17 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
   parser.add_argument("--smoothing", type=float, default=0.05, help="share of all counts added")
   parser.add_argument("--csv", default="", help="file to write the table to")
   parser.add_argument("--plot", default="", help="PNG to draw frequencies and weights in")
+  parser.epilog = data_args.HELP
   flags = parser.parse_args(args)
   if not flags.smoothing >= 0:
     raise UsageError(f"--smoothing is {flags.smoothing}; it must not be negative.")
   return flags
 
 
-def _run(flags: argparse.Namespace) -> None:
-  source = _open(flags)
-  for text in getattr(source, "warnings", ()):
-    console.warn(text)
+def _run(flags: argparse.Namespace, data: Mapping[str, Any]) -> None:
+  source = _open(flags, data)
+  name = flags.annotations or flags.folder or flags.source
+  findings.tell({name: source}, train=name)
   found = weigh(source, flags.smoothing)
   numbers = found.counts.tolist(), found.frequencies.tolist(), found.weights.tolist()
   rows = list(zip(found.classes, *numbers, strict=True))
@@ -105,15 +113,16 @@ def _run(flags: argparse.Namespace) -> None:
     raise StorageError(f"{error.filename} cannot be written: {error.strerror}.") from error
 
 
-def _open(flags: argparse.Namespace) -> Source:
+def _open(flags: argparse.Namespace, data: Mapping[str, Any]) -> Source:
   try:
     args = json.loads(flags.args)
   except ValueError as error:
     raise UsageError(f'--args is not JSON ({error}). Write \'{{"split": "train"}}\'.') from error
   if not isinstance(args, dict):
     raise UsageError(f'--args is {flags.args}; give an object, such as \'{{"split": "train"}}\'.')
+  args |= data
   if flags.source:
-    return build_part(Part(flags.source, args), "source")
+    return open_part(Part(flags.source, args), "source", "--data.")
   if flags.folder:
     args = {"root": flags.folder, "layout": flags.layout, "split": flags.split, **args}
     fn = LabelFolder
@@ -122,7 +131,7 @@ def _open(flags: argparse.Namespace) -> Source:
     fn = _kind(validate.load_json(flags.annotations))
     if fn is CocoDetection:
       args = {"check_images": False, **args}
-  return build_part(Part(f"{fn.__module__}:{fn.__name__}", args), "source")
+  return open_part(Part(f"{fn.__module__}:{fn.__name__}", args), "source", "--data.")
 
 
 def _kind(data: Any) -> type[CocoDetection] | type[CocoLabels] | type[PanopticLabels]:

@@ -11,16 +11,20 @@ import contextlib
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rtune import commands
+from rtune.config import data_args
 from rtune.devices import processes
 from rtune.display import console
-from rtune.errors import UsageError
-from rtune.store import run_files
+from rtune.errors import StorageError, UsageError
+from rtune.metrics.metric import Metric
+from rtune.store import naming, run_files
 from rtune.tasks.task import view
 from rtune.training import restore
-from rtune.training.evaluation import evaluate_phase, open_source, predictor
+from rtune.training.evaluation import Evaluation, evaluate_phase, predictor
+from rtune.training.open_data import open_source, task_of
 from rtune.training.setup import metrics_of
 
 
@@ -42,10 +46,16 @@ def main(args: Sequence[str]) -> int:
   add("--results", default="", help="also write the predictions here, for the official scorer")
   add("--beam", type=commands.positive, default=1, help="size of beam search; 1 = greedy")
   add("--fast", action="store_true", help="score with the optional package hotcoco")
-  return commands.guarded(lambda: _command(parser.parse_args(args)))
+  parser.epilog = data_args.HELP
+
+  def run() -> None:
+    rest, data = data_args.take(args)
+    _command(parser.parse_args(rest), data)
+
+  return commands.guarded(run)
 
 
-def _command(flags: argparse.Namespace) -> None:
+def _command(flags: argparse.Namespace, data: Mapping[str, Any]) -> None:
   if flags.images and not flags.annotations:
     raise UsageError("--images goes with --annotations")
   if flags.split and flags.annotations:
@@ -54,18 +64,10 @@ def _command(flags: argparse.Namespace) -> None:
   run = restore.restore(flags.workdir)
   alone = flags.annotations and view(run.task).own_size
   run = restore.with_batch_size(run, flags.batch_size or (1 if alone else None))
-  metrics = metrics_of(run.config, run.task, flags.fast)
-  source = open_source(run, flags.annotations, flags.images, flags.split)
+  source = open_source(run, flags.annotations, flags.images, flags.split, data)
+  metrics = metrics_of(run.config, task_of(run, source), flags.fast)
   predict = predictor(run, flags.beam)
   done = evaluate_phase(run, flags.phase, predict, source, metrics, flags.limit)
-  if flags.results:
-    path = pathlib.Path(flags.results).expanduser()
-    both = list(zip(metrics, done.states, strict=True))
-    results = next((metric.results(state) for metric, state in both if metric.results), [])
-    run_files.write_whole(path, json.dumps(results))
-    for metric in (metric for metric in metrics if metric.files):
-      for one in done.judged:
-        run_files.save_pictures(path, metric.files(one.record))
   parts = ["evaluation", done.phase]
   parts += [pathlib.Path(flags.annotations).stem] if flags.annotations else []
   parts += [flags.split] if flags.split else []
@@ -73,7 +75,7 @@ def _command(flags: argparse.Namespace) -> None:
   parts += [f"beam{flags.beam}"] if flags.beam > 1 else []
   summary = {
     "phase": done.phase,
-    "annotations": flags.annotations or flags.split or run.config.data.val.fn,
+    "annotations": _where(flags.annotations) or flags.split or run.config.data.val.fn,
     "images": len(done.judged),
     "metrics": done.values,
     "classes": done.classes,
@@ -81,12 +83,59 @@ def _command(flags: argparse.Namespace) -> None:
   if done.confusion is not None:
     names, counts = done.confusion
     summary["confusion"] = {"classes": list(names), "counts": counts.tolist()}
-  path = run.folder / f"{'_'.join(parts)}.json"
+  path = _place(run.folder, "_".join(parts), summary["annotations"])
   run_files.write_whole(path, json.dumps(summary, indent=2) + "\n")
   for heading, values in (("metric", done.values), ("class", done.classes)):
     if values:
       print(console.table([*values.items()], (heading, done.phase)), end="\n\n")
   console.say(f"written to {path}")
+  if flags.results:
+    _write_results(pathlib.Path(flags.results).expanduser(), metrics, done)
+
+
+def _write_results(path: pathlib.Path, metrics: Sequence[Metric], done: Evaluation) -> None:
+  """The file for the official scorer first, then its masks: one that fails loses no other."""
+  both = list(zip(metrics, done.states, strict=True))
+  results = next((metric.results(state) for metric, state in both if metric.results), [])
+  run_files.write_whole(path, json.dumps(results))
+  failed: list[str] = []
+  for metric in (metric for metric in metrics if metric.files):
+    for one in done.judged:
+      try:
+        run_files.save_pictures(path, metric.files(one.record))
+      except (OSError, ValueError) as error:
+        failed.append(str(error))
+  if failed:
+    raise StorageError(f"{len(failed)} pictures of {path} cannot be written, first: {failed[0]}.")
+
+
+def _where(annotations: str) -> str:
+  """The file, whatever folder the command was started in."""
+  return str(pathlib.Path(annotations).expanduser().resolve()) if annotations else ""
+
+
+def _place(folder: pathlib.Path, stem: str, annotations: str) -> pathlib.Path:
+  """Where to write: over an evaluation on the same data, else under a name that nobody has.
+
+  Exports call the files of all splits alike, and then their folder tells them apart.
+  """
+
+  def path(name: str) -> pathlib.Path:
+    return folder / naming.shortened(name, ".json")
+
+  def free(name: str) -> bool:
+    return not path(name).exists() or _annotations_of(path(name)) == annotations
+
+  parent = pathlib.Path(annotations).parent.name
+  return path(stem if free(stem) else naming.numbered(f"{stem}_{parent}".rstrip("_"), free))
+
+
+def _annotations_of(path: pathlib.Path) -> str:
+  try:
+    found = json.loads(path.read_text())
+  except (OSError, ValueError):
+    return ""  # damaged: it stays as it is
+  return found.get("annotations", "") if isinstance(found, dict) else ""
 
 
 if __name__ == "__main__":

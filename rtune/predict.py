@@ -21,13 +21,15 @@ import numpy as np
 from PIL import Image
 
 from rtune import commands
-from rtune.data.files.folder import SUFFIXES, image_files, image_ids
-from rtune.data.files.images import read_image
+from rtune.config import data_args
+from rtune.config.build import check_plain
+from rtune.data.files.folder import SUFFIXES, image_ids, search
+from rtune.data.files.images import MAX_PIXELS, read_image
 from rtune.data.source import Example
 from rtune.devices import processes
 from rtune.display import console
 from rtune.errors import DataError, StorageError, UsageError
-from rtune.store import run_files
+from rtune.store import naming, run_files
 from rtune.tasks.task import Task, view
 from rtune.training import restore
 from rtune.training.evaluation import Judging, judge, predictor
@@ -42,15 +44,16 @@ _MOST_PLAIN = 1000  # numbers of a field that predictions.json may hold
 class ImageFiles:
   """A `Source` of images without annotation; those that cannot be read say so under "problem"."""
 
-  def __init__(self, task: Task, paths: Sequence[pathlib.Path]):
+  def __init__(self, task: Task, paths: Sequence[pathlib.Path], max_pixels: int = MAX_PIXELS):
     self._task, self._paths, self._ids = task, paths, image_ids(paths)
+    self._max_pixels = max_pixels
 
   def __len__(self) -> int:
     return len(self._paths)
 
   def __getitem__(self, index: int) -> Example:
     try:
-      image, problem = read_image(self._paths[index]), ""
+      image, problem = read_image(self._paths[index], self._max_pixels), ""
     except DataError as error:
       image, problem = np.zeros((1, 1, 3), np.uint8), str(error)
     raw = view(self._task).unlabeled(image, self._ids[index])
@@ -68,7 +71,13 @@ def find_images(names: Sequence[str], out: pathlib.Path) -> list[pathlib.Path]:
     path = pathlib.Path(name).expanduser().absolute()
     if path == out:
       raise UsageError(f"{path} is --out as well; write to a folder without images of yours.")
-    found += image_files(path, out) if path.is_dir() else [path]
+    if path.is_dir():
+      images, passed_over = search(path, out)
+      found += images
+      for other, reason in passed_over:
+        console.warn(f"passed over: {other} {reason}")
+    else:
+      found.append(path)
   for path in found:
     if out == path.parent:
       raise UsageError(f"{path} lies in --out; write to a folder without images of yours.")
@@ -85,11 +94,15 @@ def predict_files(
   out: pathlib.Path,
   threshold: float,
   beam: int = 1,
+  max_pixels: int = MAX_PIXELS,
 ) -> list[dict[str, str]]:
-  """Writes predictions and pictures of image files; returns what was skipped and why."""
+  """Writes predictions and pictures of image files; returns what was skipped and why.
+
+  A drawing that cannot be written loses no prediction: it counts as skipped, too.
+  """
   # Nobody knows the truth of these images: what does no more than compare with it is left out.
   metrics = [m for m in metrics_of(run.config, run.task) if m.results or m.files]
-  source = ImageFiles(run.task, paths)
+  source = ImageFiles(run.task, paths, max_pixels)
   # The reward may be gone with its data; nobody asks for it here.
   judging = Judging(run.task, run.frozen, run.config.data, run.mesh, metrics, scoring=None)
   draw = view(run.task).draw
@@ -105,12 +118,18 @@ def predict_files(
     record = _above(one.record, threshold)
     both = zip(metrics, states, strict=True)
     states = [metric.update(state, record, truth) for metric, state in both]
-    for metric in (metric for metric in metrics if metric.files):
-      run_files.save_pictures(out / "predictions.json", metric.files(record))
     if not any(metric.results for metric in metrics):
       plain.append(_plain(record))
     drawing = _drawing_name(path, truth["image_id"], drawings)
-    _save(draw(read_image(path), record), out / drawing)
+    try:
+      for metric in (metric for metric in metrics if metric.files):
+        run_files.save_pictures(out / "predictions.json", metric.files(record))
+      _save(draw(read_image(path, max_pixels), record), out / drawing)
+    except (OSError, ValueError) as error:
+      problem = f"{str(path)!r}: its picture cannot be written ({error})"
+      console.warn(problem)
+      skipped.append({"file_name": str(path), _PROBLEM: problem})
+      drawing = ""
     height, width = truth["size"]
     images.append(
       {
@@ -144,11 +163,13 @@ def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _drawing_name(path: pathlib.Path, image_id: int, taken: set[str]) -> str:
   suffix = ".jpg" if path.suffix.lower() in (".jpg", ".jpeg") else ".png"
+  ending = f"_predicted{suffix}"
   stem = path.stem
-  while f"{stem}{suffix}".lower() in taken:  # file systems may not tell upper from lower case
+  # File systems may not tell upper from lower case.
+  while naming.shortened(stem, ending).lower() in taken:
     stem += f"_{image_id}"
-  name = f"{stem}_predicted{suffix}"
-  taken.add(f"{stem}{suffix}".lower())
+  name = naming.shortened(stem, ending)
+  taken.add(name.lower())
   return name
 
 
@@ -176,10 +197,16 @@ def main(args: Sequence[str]) -> int:
   add("--score_threshold", type=float, default=0.0, help="leave out what has a lower score")
   add("--beam", type=commands.positive, default=1, help="size of beam search; 1 = greedy")
   add("--batch_size", type=commands.positive, help="images a step; default: as in evaluation")
-  return commands.guarded(lambda: _command(parser.parse_args(args)))
+  parser.epilog = data_args.HELP
+
+  def run() -> None:
+    rest, data = data_args.take(args)
+    _command(parser.parse_args(rest), data)
+
+  return commands.guarded(run)
 
 
-def _command(flags: argparse.Namespace) -> None:
+def _command(flags: argparse.Namespace, data: Mapping[str, Any]) -> None:
   out = pathlib.Path(flags.out).expanduser()
   paths = find_images(flags.images, out)
   processes.start()
@@ -189,6 +216,7 @@ def _command(flags: argparse.Namespace) -> None:
   usual = 1 if view(run.task).own_size else min(most, -(-len(paths) // devices) * devices)
   batch_size = flags.batch_size or usual
   run = restore.with_batch_size(run, batch_size)
+  max_pixels = _max_pixels(run, data)
   phase, params = restore.load_params(run, flags.phase)
   if not phase_of(phase).learns.answers:
     raise UsageError(
@@ -200,13 +228,26 @@ def _command(flags: argparse.Namespace) -> None:
   except OSError as error:
     raise UsageError(f"--out {out} cannot be written ({error.strerror})") from error
   console.stage(f"{phase}: predicting on {len(paths)} images")
+  given = paths, out, flags.score_threshold, flags.beam, max_pixels
   try:
-    skipped = predict_files(run, phase, params, paths, out, flags.score_threshold, flags.beam)
+    skipped = predict_files(run, phase, params, *given)
   except OSError as error:
     raise StorageError(f"--out {out} cannot be written: {error}.") from error
   console.say(f"written to {out}: {len(paths) - len(skipped)} images")
   if skipped:
-    raise DataError(f"{len(skipped)} of {len(paths)} images were skipped; see {out}/images.json")
+    hint = "; --data.max_pixels=... takes larger ones" if "max_pixels" in str(skipped) else ""
+    raise DataError(
+      f"{len(skipped)} of {len(paths)} images were skipped; see {out}/images.json{hint}"
+    )
+
+
+def _max_pixels(run: Restored, data: Mapping[str, Any]) -> int:
+  """As given, else as the run's own data have it: images alone have no other argument."""
+  for name, value in data.items():
+    if name != "max_pixels":
+      raise UsageError(f"--data.{name}: images without annotations take --data.max_pixels alone.")
+    check_plain(int, value, "--data.max_pixels")
+  return {"max_pixels": MAX_PIXELS, **run.config.data.val.args, **data}["max_pixels"]
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def boxes_run(tiny_run, tmp_path_factory) -> pathlib.Path:
   import numpy as np
 
   from rtune.store import run_files, weights
-  from rtune.training import evaluation, restore
+  from rtune.training import evaluation, open_data, restore
   from rtune.training.setup import metrics_of
 
   folder = tmp_path_factory.mktemp("boxes_run") / "run"
@@ -128,7 +128,7 @@ def boxes_run(tiny_run, tmp_path_factory) -> pathlib.Path:
   run = restore.restore(folder)
   predict, metrics = evaluation.predictor(run), metrics_of(run.config, run.task)
   for phase in restore.finished(run):
-    source = evaluation.open_source(run)
+    source = open_data.open_source(run)
     values = evaluation.evaluate_phase(run, phase, predict, source, metrics, 0).values
     named = {f"val/{name}": value for name, value in values.items()}
     run_files.add_results(folder, phase, named, 60.0)

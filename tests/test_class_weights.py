@@ -11,7 +11,7 @@ from rtune import class_weights
 def test_table_counts_and_weighs(tmp_path, capsys):
   boxes = [(1, 7, 0), (1, 7, 0), (1, 7, 0), (1, 9, 0), (1, 9, 1)]  # image, category, crowd
   annotations = [
-    {"id": i, "image_id": image, "category_id": name, "iscrowd": crowd, "bbox": [1, 1, 2, 2]}
+    {"id": i, "image_id": image, "category_id": name, "iscrowd": crowd, "bbox": [i, 1, 2, 2]}
     for i, (image, name, crowd) in enumerate(boxes, 1)
   ]
   data = {
@@ -141,3 +141,18 @@ def test_what_is_wrong_is_one_line(args, code, message, capsys):
   assert class_weights.main(args) == code
   error = capsys.readouterr().err
   assert message in error and "Traceback" not in error
+
+
+def test_a_class_without_a_box_is_told_and_shrinks_no_weight(tmp_path, capsys):
+  box = {"image_id": 1, "category_id": 1, "bbox": [1, 2, 9, 8]}
+  data = {
+    "images": [{"id": 1, "file_name": "a.png", "width": 30, "height": 20}],
+    "categories": [{"id": 1, "name": "ant"}, {"id": 2, "name": "bee"}],
+    "annotations": [{"id": k, **box, "bbox": [k, 2, 9, 8]} for k in range(4)],
+  }
+  path = tmp_path / "a.json"
+  path.write_text(json.dumps(data))
+  assert class_weights.main(["--annotations", str(path)]) == 0
+  shown = capsys.readouterr()
+  assert "classes without a box (1 of 2)" in shown.err
+  assert shown.out.splitlines()[2].split() == ["ant", "4", "1.000", "1.000"]

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import io
 import json
+import pathlib
 
 import jax.numpy as jnp
 import numpy as np
@@ -261,4 +262,64 @@ def test_other_categories_are_refused(workdir, tmp_path, capsys):
   data["annotations"] = [a for a in data["annotations"] if a["category_id"] < 6]
   (tmp_path / "scenes.json").write_text(json.dumps(data))
   assert evaluate.main(["--workdir", str(workdir), "--annotations", path]) == 3
-  assert "(1, 2, 3, 4, 5), not (1, 2, 3, 4, 5, 6)" in capsys.readouterr().err
+  assert "only the first has [6 '" in capsys.readouterr().err
+
+
+def test_files_of_one_name_keep_their_results(workdir, tmp_path):
+  path, data = export(workdir, tmp_path)
+  paths = []
+  for split, images in (("valid", 12), ("test", 5)):
+    folder = tmp_path / split / "images"
+    folder.mkdir(parents=True)
+    kept = {**data, "images": data["images"][:images]}
+    numbers = {image["id"] for image in kept["images"]}
+    kept["annotations"] = [a for a in data["annotations"] if a["image_id"] in numbers]
+    paths.append(folder.parent / "_annotations.coco.json")
+    paths[-1].write_text(json.dumps(kept))
+  images = ["--images", str(pathlib.Path(path).parent)]
+  for one in (*paths, paths[0]):
+    args = ["--workdir", str(workdir), "--phase", "mle", "--annotations", str(one), *images]
+    assert evaluate.main(args) == 0
+  first = read(workdir, "evaluation_mle__annotations.coco.json")
+  second = read(workdir, "evaluation_mle__annotations.coco_test.json")
+  assert (first["images"], second["images"]) == (12, 5)
+  assert len([*workdir.glob("evaluation_mle__*")]) == 2
+
+
+def test_classes_under_other_ids_go_by_name_and_results_by_the_file(workdir, tmp_path, capsys):
+  path, data = export(workdir, tmp_path)
+  results = tmp_path / "results.json"
+  args = ["--workdir", str(workdir), "--annotations", path, "--results", str(results)]
+  assert evaluate.main(args) == 0
+  before, plain = read(workdir, "evaluation_reward_scenes.json"), json.loads(results.read_text())
+  for record in (*data["categories"], *data["annotations"]):
+    key = "category_id" if "category_id" in record else "id"
+    record[key] = 7 - record[key]
+  pathlib.Path(path).write_text(json.dumps(data))
+  assert evaluate.main(args) == 0
+  assert "numbers the classes of the training data otherwise" in capsys.readouterr().err
+  after = read(workdir, "evaluation_reward_scenes.json")
+  for part in ("metrics", "classes"):
+    assert after[part] == pytest.approx(before[part], abs=1e-9)
+  turned = json.loads(results.read_text())
+  assert [one["category_id"] for one in turned] == [7 - one["category_id"] for one in plain]
+
+
+def test_the_runs_own_arguments_of_data_hold_and_can_be_set(workdir, tmp_path, capsys):
+  path, data = export(workdir, tmp_path)
+  inner = tmp_path / "inner"
+  inner.mkdir()
+  for image in data["images"]:
+    (inner / image["file_name"]).symlink_to(pathlib.Path(path).parent / image["file_name"])
+  args = ["--workdir", str(workdir), "--annotations", path, "--images", str(inner), "--limit", "2"]
+  assert evaluate.main(args) == 3
+  assert "--data.allow_outside_root=..." in capsys.readouterr().err
+  assert evaluate.main([*args, "--data.allow_outside_root=true"]) == 0
+  assert evaluate.main([*args, "--data.allow_outside=true"]) == 2
+  told = capsys.readouterr().err
+  assert "Unknown argument --data.allow_outside. Did you mean --data.allow_outside_root?" in told
+  assert evaluate.main([*args, f"--data.images={inner}", "--data.allow_outside_root=true"]) == 0
+  config = json.loads((workdir / "config.json").read_text())
+  config["data"]["val"]["args"]["allow_outside_root"] = True
+  (workdir / "config.json").write_text(json.dumps(config))
+  assert evaluate.main(args) == 0

@@ -328,9 +328,11 @@ def test_problems_in_annotations_are_one_report(fails, tmp_path, write):
   assert f"{tmp_path}/none.json cannot be read: No such file" in message
   message = fails(config, f"{paths[0]}={good}", f"{paths[1]}=", code=3)
   assert "config.data.val.args.annotations" in message or "Annotation file" in message
-  other = write("other.json", coco(tmp_path, category_id=4))
+  renamed = coco(tmp_path, category_id=4)
+  renamed["categories"][0]["name"] = "bee"
+  other = write("other.json", renamed)
   message = fails(config, f"{paths[0]}={good}", f"{paths[1]}={other}", code=3)
-  assert "different categories: (3,) and (4,)" in message
+  assert "different categories: only the first has [3 'ant'], only the second [4 'bee']" in message
 
 
 # Workdirs.

@@ -211,3 +211,42 @@ def test_out_that_is_a_file(lonely, tmp_path, capsys):
   (tmp_path / "a.txt").write_text("")
   assert predict.main(["--workdir", lonely, "x.png", "--out", str(tmp_path / "a.txt")]) == 2
   assert "a.txt cannot be written" in capsys.readouterr().err
+
+
+def test_long_names_and_pictures_that_cannot_be_written_lose_no_other(lonely, tmp_path, capsys):
+  folder, out = tmp_path / "in", tmp_path / "out"
+  folder.mkdir()
+  names = [
+    "short.png",
+    "x" * 250 + ".png",
+    "\N{CJK UNIFIED IDEOGRAPH-5199}" * 83 + ".png",
+    "bad.png",
+  ]
+  for number, name in enumerate(names):
+    Image.new("RGB", (40, 30), (60 * number, 9, 9)).save(folder / name)
+  (out / "bad_predicted.png").mkdir(parents=True)
+  assert predict.main(["--workdir", lonely, str(folder), "--out", str(out)]) == 3
+  _, images = read(out)
+  assert len(images["images"]) == 4 and len(images["skipped"]) == 1
+  assert "bad.png': its picture cannot be written" in capsys.readouterr().err
+  drawings = {image["drawing"] for image in images["images"]} - {""}
+  assert len(drawings) == 3 and all((out / name).is_file() for name in drawings)
+
+
+def test_pictures_that_are_passed_over_are_told(lonely, tmp_path, capsys):
+  folder = tmp_path / "in"
+  folder.mkdir()
+  Image.new("RGB", (40, 30)).save(folder / "a.jfif", "JPEG")
+  (folder / "b.jxl").write_bytes(b"\xff\x0a" + bytes(20))
+  assert predict.main(["--workdir", lonely, str(folder), "--out", str(tmp_path / "out")]) == 0
+  assert "b.jxl is JPEG XL, which is not read" in capsys.readouterr().err
+  assert len(read(tmp_path / "out")[1]["images"]) == 1
+
+
+def test_the_limit_of_pixels_can_be_set(lonely, tmp_path, capsys):
+  Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+  args = ["--workdir", lonely, str(tmp_path / "a.png"), "--out", str(tmp_path / "out")]
+  assert predict.main([*args, "--data.max_pixels=1199"]) == 3
+  assert "--data.max_pixels=..." in capsys.readouterr().err
+  assert predict.main([*args, "--data.max_pixels", "1200"]) == 0
+  assert predict.main([*args, "--data.masks=x"]) == 2

@@ -13,6 +13,7 @@ import contextlib
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -28,12 +29,13 @@ from rtune.analyze.tables import (
   per_image_table,
   with_rewards,
 )
+from rtune.config import data_args
 from rtune.devices import processes
 from rtune.display import console
 from rtune.errors import UsageError
 from rtune.store import run_files
 from rtune.training import restore
-from rtune.training.evaluation import open_source
+from rtune.training.open_data import open_source
 from rtune.training.restore import Restored
 
 _OWN = ("step", "phase", "reward")  # columns of an evaluation that are no metric
@@ -53,10 +55,16 @@ def main(args: Sequence[str]) -> int:
   add("--chunk", type=number, default=50, help="answers drawn at once; fewer take less memory")
   add("--seed", type=int, default=0, help="of the drawing")
   add("--out", default="", help="folder to write to; default: analysis in the workdir")
-  return commands.guarded(lambda: _command(parser.parse_args(args)))
+  parser.epilog = data_args.HELP
+
+  def run() -> None:
+    rest, data = data_args.take(args)
+    _command(parser.parse_args(rest), data)
+
+  return commands.guarded(run)
 
 
-def _command(flags: argparse.Namespace) -> None:
+def _command(flags: argparse.Namespace, data: Mapping[str, Any]) -> None:
   folder = pathlib.Path(flags.workdir).expanduser()
   config = run_files.read_config(folder)
   if not (config.reward.fn or config.reward.fns):
@@ -65,7 +73,7 @@ def _command(flags: argparse.Namespace) -> None:
   processes.start()
   run = restore.restore(folder)
   restore.load_params(run)
-  source = open_source(run)
+  source = open_source(run, args=data)
   images = min(flags.images, len(source))
   console.stage(f"{flags.samples} answers for each of {images} images; the first ones compile")
   pools = with_rewards(draw_pools(run, source, images, flags.samples, flags.chunk, flags.seed))

@@ -1,6 +1,6 @@
 """How fast this machine samples, scores, updates, reads and evaluates, beside the least it can be.
 
-python -m rtune.benchmark [decode|train|rewards|data|eval|step|all] [--config configs/NAME.py]
+python -m rtune.benchmark [decode|train|rewards|data|eval|step|files|all] [--config configs/NAME.py]
 
 Medians over repeats after a warm-up. A floor is what counted operations and bytes take at this
 machine's own measured matrix rate and memory bandwidth (rtune/plan/counts.py). What is timed is
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from rtune import commands
 
-PARTS = ("decode", "train", "rewards", "data", "eval", "step")
+PARTS = ("decode", "train", "rewards", "data", "eval", "step", "files")
 _BUSY = 0.1  # share of the cores that others may take before figures are called disturbed
 
 
@@ -29,7 +29,8 @@ def main(args: Sequence[str]) -> int:
   add("part", nargs="?", default="all", choices=[*PARTS, "all"], help="default: all")
   add("--config", default="configs/detection_recall.py", help="of train, data, eval, step")
   add("--repeats", type=commands.positive, default=7, help="medians are over so many")
-  add("--sweep", action="store_true", help="how sampling grows with samples, length, image, batch")
+  sweep = "how sampling grows with samples, length, image, batch; files, up to as many as COCO's"
+  add("--sweep", action="store_true", help=sweep)
   add("--json", action="store_true", help="figures for machines, on standard output")
   return commands.guarded(lambda: _command(parser.parse_args(args)))
 
@@ -70,7 +71,7 @@ def _on_cpu() -> bool:
 
 
 def _rows(parts: Sequence[str], config, machine, flags: argparse.Namespace) -> list:
-  from rtune.benchmark import captions, decode, loop, rewards, segments
+  from rtune.benchmark import captions, decode, files, loop, rewards, segments
   from rtune.display import console
   from rtune.training.setup import prepare
 
@@ -87,6 +88,7 @@ def _rows(parts: Sequence[str], config, machine, flags: argparse.Namespace) -> l
     "data": lambda: loop.data_rows(ready, repeats),
     "eval": lambda: loop.eval_rows(ready, machine, repeats),
     "step": lambda: loop.step_rows(ready, machine, repeats),
+    "files": lambda: files.file_rows(repeats, files.SIZES if flags.sweep else files.SIZES[:1]),
   }
   for part in parts:
     console.stage(part)

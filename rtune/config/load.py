@@ -44,7 +44,7 @@ def _override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
   if not isinstance(node, ml_collections.ConfigDict) or (last not in node and not new_arg):
     raise _unknown(node, f"config.{key}")
   old = node.get(last)
-  node[last] = text if isinstance(old, str) else _value(text)
+  node[last] = text if isinstance(old, str) else literal(text)
 
 
 def _unknown(node: object, path: str) -> UsageError:
@@ -53,7 +53,7 @@ def _unknown(node: object, path: str) -> UsageError:
   return UsageError(f"Unknown config key {path}: {path.rpartition('.')[0]} is {node!r}.")
 
 
-def _value(text: str) -> object:
+def literal(text: str) -> object:
   """A Python literal, or the text itself; `true` and `false` as shells like them."""
   if text.lower() in ("true", "false"):
     return text.lower() == "true"

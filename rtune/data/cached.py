@@ -4,6 +4,7 @@ import threading
 
 import numpy as np
 
+from rtune.data.classes import Relabeled
 from rtune.data.source import Example, Source
 
 
@@ -53,4 +54,6 @@ class Cached:
 
 def source_name(source: Source) -> str:
   """What to call a source in messages: the name of its class, kept in memory or not."""
-  return type(source.source if isinstance(source, Cached) else source).__name__
+  while isinstance(source, Cached | Relabeled):
+    source = source.source
+  return type(source).__name__

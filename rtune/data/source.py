@@ -161,8 +161,3 @@ class Warns(Protocol):
 def warnings_of(source: Source) -> Sequence[str]:
   """What was found when a source was opened."""
   return source.warnings if isinstance(source, Warns) else ()
-
-
-def category_ids(source: Source) -> Sequence[int] | None:
-  """The classes of a source by their numbers in files; None where it has no classes."""
-  return source.category_ids if isinstance(source, Categories) else None

@@ -12,6 +12,8 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from rtune.display.fonts import legible, load_font
+
 Color = tuple[int, int, int]
 Corners = list[int]  # y0, x0, y1, x1 in pixels of the canvas
 
@@ -80,7 +82,7 @@ def draw_boxes(
   taken: list[Corners] = []
   for i in best_first:
     label = int(labels_N[i])
-    name = classes[label] if label < len(classes) else str(label)
+    name = legible(classes, label)
     text = name if scores_N is None else f"{name} {scores_N[i]:.2f}"
     _tag(brush, corners_N4[i].tolist(), text, class_color(label), canvas.size, taken)
   return np.array(canvas)
@@ -96,7 +98,7 @@ def draw_text(
   scale = readable_scale(*image.shape[:2])
   picture = image.repeat(scale, 0).repeat(scale, 1)
   height, width = picture.shape[:2]
-  font = load_font(max(14, round(max(height, width) / 28)))
+  font = load_font(max(14, round(max(height, width) / 28)), "".join(lines))
   pad = round(font.size / 2)
   rows = [row for line in lines for row in _broken(line, font, width - 2 * pad)]
   tall = round(font.size * 1.3)
@@ -120,7 +122,8 @@ def side_by_side(
   if not images or len(images) != len(captions):
     raise ValueError(f"{len(images)} images and {len(captions)} captions: one for each, at least 1")
   height = max(image.shape[0] for image in images)
-  font = load_font(max(12, round(max(max(image.shape[:2]) for image in images) / 28)))
+  longest = max(max(image.shape[:2]) for image in images)
+  font = load_font(max(12, round(longest / 28)), "".join(captions))
   gap = round(font.size / 2)
   top = round(font.size * 1.6)
   width = sum(image.shape[1] for image in images) + gap * (len(images) + 1)
@@ -178,7 +181,7 @@ def _tag(
   still has the class's color. Adds its place to `taken`.
   """
   y0, x0, y1, _ = corners
-  font = load_font(max(12, round(max(size) / 72)))
+  font = load_font(max(12, round(max(size) / 72)), text)
   pad = round(font.size / 6)
   tall, wide = round(font.size * 1.2), math.ceil(font.getlength(text)) + 2 * pad
   left = max(0, min(x0 - 1, size[0] - wide))
@@ -211,8 +214,3 @@ def shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
   while text and font.getlength(text + "...") > width:
     text = text[:-1]
   return text.rstrip() + "..."
-
-
-def load_font(size: int) -> ImageFont.FreeTypeFont:
-  """The font of all pictures, with letters of about `size` pixels."""
-  return ImageFont.load_default(size)

@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 from PIL import Image, ImageDraw
 
-from rtune.display.draw import class_color, load_font, readable_scale, shortened
+from rtune.display.draw import class_color, readable_scale, shortened
 from rtune.display.draw_segments import paint
+from rtune.display.fonts import legible, load_font
 
 _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 
@@ -43,7 +44,7 @@ def draw_labels(
   segments_HW = np.where(labels_HW >= 0, np.searchsorted(shown, labels_HW) + 1, 0)
   scale = scale or readable_scale(*image.shape[:2])
   picture = paint(image, segments_HW, shown, scale)
-  names = [classes[k] if k < len(classes) else str(k) for k in shown.tolist()]
+  names = [legible(classes, k) for k in shown.tolist()]
   return _with_legend(picture, names, shown.tolist())
 
 
@@ -52,7 +53,7 @@ def _with_legend(
 ) -> UInt8[np.ndarray, "h2 w 3"]:
   """Below the picture, a square of its color before each name, as many in a row as fit."""
   height, width = picture.shape[:2]
-  font = load_font(max(14, round(max(height, width) / 40)))
+  font = load_font(max(14, round(max(height, width) / 40)), "".join(names))
   tall, pad = round(font.size * 1.4), round(font.size / 2)
   square = round(font.size)
   names = [shortened(name, font, max(1, width - 3 * pad - square)) for name in names]

@@ -12,7 +12,8 @@ from jaxtyping import Bool, Int, Integer, UInt8
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from rtune.display.draw import class_color, contrast, load_font, readable_scale
+from rtune.display.draw import class_color, contrast, readable_scale
+from rtune.display.fonts import legible, load_font
 
 _COLOR = 0.55  # share of the class's color in a segment; the rest is the image
 _SIDE = 96  # of the coarse masks in which places for names are looked for
@@ -85,12 +86,13 @@ def _name(
   classes: Sequence[str],
 ) -> None:
   """Writes names where they do not hide each other."""
-  brush, font = ImageDraw.Draw(canvas), load_font(max(12, round(max(canvas.size) / 40)))
+  brush, size = ImageDraw.Draw(canvas), max(12, round(max(canvas.size) / 40))
   area = np.bincount(segments_HW.ravel(), minlength=len(labels_K) + 1)[1:]
-  pad, taken = round(font.size / 6), np.zeros(segments_HW.shape, bool)
+  pad, taken = round(size / 6), np.zeros(segments_HW.shape, bool)
   for row in np.argsort(-area, kind="stable").tolist():
     label = int(labels_K[row])
-    text = classes[label] if label < len(classes) else str(label)
+    text = legible(classes, label)
+    font = load_font(size, text)
     tall, wide = round(font.size * 1.2), round(font.getlength(text)) + 2 * pad
     if 2 * area[row] < tall * wide:  # the name would hide the segment
       continue

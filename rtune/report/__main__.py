@@ -8,9 +8,11 @@ The page is a single file, W/report.html, which asks for nothing from anywhere.
 import argparse
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rtune import commands
+from rtune.config import data_args
 from rtune.devices import processes
 from rtune.display import console
 from rtune.report.write import LIMIT, write_report
@@ -32,12 +34,18 @@ def main(args: Sequence[str]) -> int:
     default=LIMIT,
     help="validation images to look at; 0 = all",
   )
-  return commands.guarded(lambda: _command(parser.parse_args(args)))
+  parser.epilog = data_args.HELP
+
+  def run() -> None:
+    rest, data = data_args.take(args)
+    _command(parser.parse_args(rest), data)
+
+  return commands.guarded(run)
 
 
-def _command(flags: argparse.Namespace) -> None:
+def _command(flags: argparse.Namespace, data: Mapping[str, Any]) -> None:
   processes.start()
-  path = write_report(flags.workdir, compare=flags.compare, limit=flags.limit)
+  path = write_report(flags.workdir, compare=flags.compare, limit=flags.limit, data=data)
   console.say(f"written to {path}")
 
 

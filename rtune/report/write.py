@@ -8,9 +8,12 @@ The page is a single file, W/report.html, which asks for nothing from anywhere.
 import dataclasses
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from rtune import config as configs
+from rtune.data import findings
 from rtune.data.source import Source
 from rtune.display import console
 from rtune.errors import RtuneError, UsageError
@@ -20,18 +23,23 @@ from rtune.report.phase_view import Phase
 from rtune.store import run_files
 from rtune.tasks.task import view
 from rtune.training import restore
-from rtune.training.evaluation import open_source
+from rtune.training.open_data import open_source
 from rtune.training.phases import phase_of, stand_in
 from rtune.training.restore import Restored
 
 FILE = "report.html"
 LIMIT = 2000  # validation images that classes and pictures are taken from
 _LONGEST = 160  # characters of a setting
+_LONGEST_FOUND = 600  # and of a warning about data
 _PARTS = ("data", "sample", "score", "update", "eval")  # of a step, in order
 
 
 def write_report(
-  workdir: str | pathlib.Path, val: Source | None = None, compare: str = "", limit: int = LIMIT
+  workdir: str | pathlib.Path,
+  val: Source | None = None,
+  compare: str = "",
+  limit: int = LIMIT,
+  data: Mapping[str, Any] = MappingProxyType({}),
 ) -> pathlib.Path:
   """Writes report.html into a workdir, of whatever is there, in this process alone.
 
@@ -39,6 +47,7 @@ def write_report(
     val: the run's validation data, if it is open already.
     compare: workdir of another run, whose control (or else last) phase is shown beside ours.
     limit: validation images to look at, from the first on; 0 = all.
+    data: arguments of the validation data, over those that the run has.
 
   Returns:
     The path of the page.
@@ -53,7 +62,7 @@ def write_report(
   problem = ""
   if val is None:
     try:
-      val = open_source(run)
+      val = open_source(run, args=data)
     except RtuneError as error:
       problem = f"No pictures and classes: the validation data cannot be read. {error}"
   phases = phase_view.read_phases(run, other, val, limit)
@@ -63,6 +72,7 @@ def write_report(
   figures = draw_curves(branches, view(run.task).headline)
   body = [
     *_head(run, other, phases, branches),
+    page.section("Odd in the data", _found(run, val)),
     page.section("Results", _results(phases, val, limit, problem)),
     page.section("Curves", [page.charts(figures)] if figures else []),
     *(phase_view.pictures(run.task, phases, val) if val is not None else []),
@@ -75,7 +85,10 @@ def write_report(
 
 
 def _check_comparable(run: Restored, other: Restored) -> None:
-  ours, theirs = (getattr(r.task, "category_ids", type(r.task)) for r in (run, other))
+  ours, theirs = (
+    (getattr(r.task, "category_ids", type(r.task)), getattr(r.task, "classes", ()))
+    for r in (run, other)
+  )
   if ours != theirs:
     raise UsageError(f"--compare {other.folder}: its classes are not those of {run.folder}.")
   if getattr(run.task, "digest", "") != getattr(other.task, "digest", ""):
@@ -119,6 +132,13 @@ def _head(
   ]
 
 
+def _found(run: Restored, val: Source | None) -> list[str]:
+  """What was found when the data were opened, in training and now."""
+  now = findings.gather({"data.val": val}) if val is not None else ()
+  found = dict.fromkeys((*run_files.read_found(run.folder), *now))
+  return [page.paragraph(_cut(text, _LONGEST_FOUND), "note") for text in found]
+
+
 def _phase_table(config: configs.Config, phases: Sequence[Phase]) -> str:
   seconds = {phase.name: phase.seconds for phase in phases if phase.own}
   rows = []
@@ -152,8 +172,8 @@ def _call(fn: str, args: object) -> str:
   return f"{fn}({_cut(text)})"
 
 
-def _cut(text: str) -> str:
-  return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+def _cut(text: str, most: int = _LONGEST) -> str:
+  return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def _results(phases: Sequence[Phase], val: Source | None, limit: int, problem: str) -> list[str]:

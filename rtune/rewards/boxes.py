@@ -100,7 +100,10 @@ def match_iou(prediction: Boxes, truth: Boxes, iou_threshold: float = 0.5) -> Fl
 def balanced_weights(
   counts: Sequence[int] | Integer[np.ndarray, "c"], smoothing: float = 0.05
 ) -> Float64[np.ndarray, "c"]:
-  """Worth of each class, falling with its number of boxes n: 1 / (n + smoothing * sum n), mean 1.
+  """Worth of each class, falling with its number of boxes n: 1 / (n + smoothing * sum n).
+
+  Its mean is 1 over the classes that have boxes: others, such as what an export calls the whole
+  project, would shrink what all that occur are worth.
 
   COCO's counts give 0.165 (person) to 1.166 (hair drier) with the smoothing of 2302.08242. Raises
   UsageError for a class without boxes where nothing is smoothed.
@@ -114,7 +117,7 @@ def balanced_weights(
       f"class weights: class {int(np.argmin(smoothed_C))} has no boxes; smoothing must be above 0"
     )
   weights_C = 1 / smoothed_C
-  return weights_C * len(weights_C) / weights_C.sum()
+  return weights_C / weights_C[counts_C > 0].mean()
 
 
 def pairwise_iou(

@@ -2,6 +2,7 @@
 
 config.json    the resolved config; with it a run is resumed, evaluated and described
 results.json   {"mle": {"val/AR": ...}, "reward": {...}, "seconds": {"mle": ...}}
+data_warnings.json  what was odd about the data when the run began
 weights/       <phase>.safetensors, the parameters at the end of each phase
 """
 
@@ -24,6 +25,7 @@ from rtune.store import weight_files
 
 CONFIG = "config.json"
 RESULTS = "results.json"
+FOUND = "data_warnings.json"
 # Changing these leaves every number of a run as it was.
 HARMLESS = (
   *("log_every", "eval_every", "eval_examples", "eval_beam", "tensorboard", "report"),
@@ -98,6 +100,20 @@ def settings(config: configs.Config) -> dict[str, Any]:
 def write_config(workdir: pathlib.Path, config: configs.Config) -> None:
   """Writes the config of a run into its workdir."""
   write_whole(workdir / CONFIG, configs.to_json(config) + "\n")
+
+
+def write_found(workdir: pathlib.Path, found: Sequence[str]) -> None:
+  """Writes what is odd about the data of a run, for its report."""
+  write_whole(workdir / FOUND, json.dumps(list(found), indent=2, ensure_ascii=False) + "\n")
+
+
+def read_found(workdir: pathlib.Path) -> tuple[str, ...]:
+  """What `write_found` wrote; () where there is nothing to read, as in older runs."""
+  try:
+    found = json.loads((workdir / FOUND).read_text())
+  except (OSError, ValueError):
+    return ()
+  return tuple(map(str, found)) if isinstance(found, list) else ()
 
 
 def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -188,6 +188,8 @@ class Captioning:
 
   @property
   def view(self) -> View:
+    from rtune.data.sources.coco_captions import CocoCaptions
+
     return View(
       record=self._record,
       draw=_draw,
@@ -195,7 +197,7 @@ class Captioning:
       headline=("CIDEr", "CIDEr_beam", "BLEU4", "ROUGE_L", "length", "repeated", "vocabulary"),
       annotated=_annotated,
       unlabeled=_unlabeled,
-      source=_source,
+      source=CocoCaptions,
       metrics=("rtune.metrics.text:caption_metric",),
     )
 
@@ -218,12 +220,6 @@ def _annotated(raw: Example) -> dict[str, object]:
 
 def _text(record) -> tuple[str, ...]:
   return record["captions"] if "captions" in record else (record["caption"],)
-
-
-def _source(annotations: str, images: str) -> Source:
-  from rtune.data.sources.coco_captions import CocoCaptions
-
-  return CocoCaptions(annotations, images)
 
 
 def _draw(image: np.ndarray, record) -> np.ndarray:

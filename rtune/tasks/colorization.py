@@ -24,7 +24,7 @@ from PIL import Image
 
 from rtune.config.build import as_kind
 from rtune.data import augment
-from rtune.data.source import Example, Source
+from rtune.data.source import Example
 from rtune.errors import NumericError, UsageError
 from rtune.models.codes import CodeModel, code_model
 from rtune.models.sizes import CodeSizes
@@ -116,13 +116,15 @@ class Colorization:
 
   @property
   def view(self) -> View:
+    from rtune.data.sources.photographs import Photographs
+
     return View(
       record=_record,
       draw=self._draw,
       headline=("colorfulness", "hasler_susstrunk", "PSNR"),
       annotated=_annotated,
       given=lambda image: lab.gray(image, self.gray),
-      source=_source,
+      source=Photographs,
       metrics=("rtune.metrics.pixels:coloring",),
     )
 
@@ -148,9 +150,3 @@ def _record(prediction: Pixels, features, raw: Example) -> dict[str, object]:
 
 def _annotated(raw: Example) -> dict[str, object]:
   return {"image_id": raw["image_id"], "picture": raw["image"]}
-
-
-def _source(annotations: str, images: str) -> Source:
-  from rtune.data.sources.photographs import Photographs
-
-  return Photographs(annotations, images)

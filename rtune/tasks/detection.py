@@ -185,13 +185,15 @@ class Detection:
 
   @property
   def view(self) -> View:
+    from rtune.data.sources.coco import CocoDetection
+
     return View(
       record=self._record,
       draw=self._draw,
       headline=("AR", "AP", "AP50", "boxes", "score_iou"),
       annotated=self._annotated,
       unlabeled=_unlabeled,
-      source=_source,
+      source=CocoDetection,
       metrics=("rtune.metrics.boxes:coco_boxes",),
     )
 
@@ -236,9 +238,3 @@ def _unlabeled(image: np.ndarray, image_id: int) -> Example:
     "crowd": none.astype(bool),
     "area": none,
   }
-
-
-def _source(annotations: str, images: str) -> Source:
-  from rtune.data.sources.coco import CocoDetection
-
-  return CocoDetection(annotations, images)

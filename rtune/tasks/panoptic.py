@@ -176,13 +176,15 @@ class Panoptic:
 
   @property
   def view(self) -> View:
+    from rtune.data.sources.coco_panoptic import CocoPanoptic
+
     return View(
       record=self._record,
       draw=self._draw,
       headline=("PQ", "SQ", "RQ", "PQ_things", "PQ_stuff"),
       annotated=_annotated,
       unlabeled=_unlabeled,
-      source=_source,
+      source=CocoPanoptic,
       metrics=("rtune.metrics.segments:panoptic",),
     )
 
@@ -217,9 +219,3 @@ def _unlabeled(image: np.ndarray, image_id: int) -> Example:
 
 def _annotated(raw: Example) -> dict[str, object]:
   return {name: raw[name] for name in ("image_id", "segments", "labels")}
-
-
-def _source(annotations: str, images: str) -> Source:
-  from rtune.data.sources.coco_panoptic import CocoPanoptic
-
-  return CocoPanoptic(annotations, images)

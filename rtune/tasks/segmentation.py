@@ -90,13 +90,15 @@ class Segmentation:
 
   @property
   def view(self) -> View:
+    from rtune.data.sources.coco_labels import CocoLabels
+
     return View(
       record=_record,
       draw=self._draw,
       headline=("mIoU", "mAcc", "aAcc"),
       annotated=_annotated,
       unlabeled=_unlabeled,
-      source=_source,
+      source=CocoLabels,
       metrics=("rtune.metrics.labels:segmentation",),
     )
 
@@ -128,9 +130,3 @@ def _unlabeled(image: np.ndarray, image_id: int) -> Example:
     "image_id": image_id,
     "label_map": np.zeros(image.shape[:2], np.int16),
   }
-
-
-def _source(annotations: str, images: str) -> Source:
-  from rtune.data.sources.coco_labels import CocoLabels
-
-  return CocoLabels(annotations, images)

@@ -91,7 +91,8 @@ class View(NamedTuple):
     unlabeled: (image, image id) -> an example as `Task.example` wants it, of an image that nobody
       has annotated.
     given: image -> the image as the model gets it, where that is not what the picture shows.
-    source: (annotation file, folder of images or "") -> a user's own data as a source.
+    source: (annotation file, folder of images or "", more) -> a user's own data as a source; it
+      gets those arguments of the run's data that it has a parameter for.
     metrics: names of the metrics that a task is judged by unless the config names others.
     own_size: whether images are evaluated each in its own size: those of a user come one by one.
   """
@@ -103,7 +104,7 @@ class View(NamedTuple):
   annotated: Callable[[Example], Record] = _annotated
   unlabeled: Callable[[np.ndarray, int], Example] = _unlabeled
   given: Callable[[np.ndarray], np.ndarray] | None = None
-  source: Callable[[str, str], Source] | None = None
+  source: Callable[..., Source] | None = None
   metrics: tuple[str, ...] = ()
   own_size: bool = False
 

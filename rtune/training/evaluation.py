@@ -14,15 +14,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from rtune import config as configs
-from rtune.config.names import build_part
 from rtune.data import loader
-from rtune.data.source import Example, Source, category_ids, warnings_of
+from rtune.data.source import Example, Source
 from rtune.devices import processes, sharding
 from rtune.display import console
 from rtune.display.progress import Progress
-from rtune.errors import DataError, UsageError
 from rtune.metrics.metric import Confusion, Metric
-from rtune.tasks.task import Task, knowledge, view
+from rtune.tasks.task import Task, view
 from rtune.training import restore
 from rtune.training.phases import Phase, phase_of
 from rtune.training.predicting import Describe, Predict, truth_described
@@ -231,48 +229,9 @@ def evaluate_phase(
   values = compute(metrics, states) | _means([one.numbers for one in judged])
   if judging.scoring is not None:
     values["reward"] = mean_reward([one.reward for one in judged])
-  classes: dict[str, float] = {}
+  by_class: dict[str, float] = {}
   both = list(zip(metrics, states, strict=True))
   for metric, state in both:
-    classes |= metric.details(state) if metric.details else {}
+    by_class |= metric.details(state) if metric.details else {}
   confusion = next((metric.confusion(state) for metric, state in both if metric.confusion), None)
-  return Evaluation(phase, values, classes, judged, states, confusion)
-
-
-def open_source(run: Restored, annotations: str = "", images: str = "", split: str = "") -> Source:
-  """The run's validation data, another of its splits, or a user's file with the same classes.
-
-  Raises:
-    UsageError: the run has no such split.
-    DataError: what is wrong with the data, or that its classes are others.
-  """
-  if annotations:
-    source = _users(run, annotations, images)
-  elif split:
-    if split not in run.config.data.splits:
-      known = ", ".join(run.config.data.splits) or "none"
-      raise UsageError(f"{run.folder} has no split {split!r} in data.splits; there is {known}.")
-    source = build_part(run.config.data.splits[split], f"data.splits.{split}")
-  else:
-    source = build_part(run.config.data.val, "data.val")
-  for text in warnings_of(source):
-    console.warn(text)
-  ours = knowledge(run.task).knows(("category_ids",)).get("category_ids")
-  theirs = category_ids(source)
-  if ours is not None and ours != theirs:  # a task that knows no classes takes any
-    where = annotations or (f"data.splits.{split}" if split else "data.val")
-    raise DataError(
-      f"{where} has other categories than the model was trained on: ids "
-      f"{theirs}, not {ours}. Give the file the same 'categories' section."
-    )
-  return source
-
-
-def _users(run: Restored, annotations: str, images: str) -> Source:
-  open_users = view(run.task).source
-  if open_users is None:
-    raise UsageError(
-      f"{run.config.task.fn} does not say how annotation files are read (view.source); leave out "
-      "--annotations to evaluate on the run's own validation data."
-    )
-  return open_users(annotations, images)
+  return Evaluation(phase, values, by_class, judged, states, confusion)

@@ -72,6 +72,7 @@ def train(
       resume.check(setup, path, saves)
       if jax.process_index() == 0:
         run_files.write_config(path, config)
+        run_files.write_found(path, setup.found)
         knowledge(setup.task).save(path)
       resume_step = (saves.latest_meta() or {"step": -1})["step"]
       with MetricLog(

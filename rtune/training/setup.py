@@ -13,15 +13,14 @@ from rtune import config as configs
 from rtune.config.names import build_part, check_args, resolve
 from rtune.data.cached import Cached
 from rtune.data.class_counts import count_classes
-from rtune.data.source import Categories, Example, Source, category_ids, warnings_of
+from rtune.data.source import Example, Source
 from rtune.devices import processes, sharding
-from rtune.display import console
-from rtune.errors import DataError, UsageError
+from rtune.errors import UsageError
 from rtune.metrics.metric import Metric
 from rtune.policies.policy import Inputs, Policy
 from rtune.policies.space import Labels
 from rtune.tasks.task import Task, bind, settings, view
-from rtune.training import choosing, follow
+from rtune.training import choosing, follow, sources
 from rtune.training.advantages import named
 from rtune.training.losses import OFFERED
 from rtune.training.optim import check_optim
@@ -33,6 +32,7 @@ class Setup(NamedTuple):
 
   `frozen` is what the task's functions take under this name; {} until there is one. `splits` is
   what is evaluated on beside `val`, `target` another domain to adapt to, None where there is none.
+  `found` is what is odd about the data.
   """
 
   config: configs.Config
@@ -44,6 +44,7 @@ class Setup(NamedTuple):
   mesh: Mesh
   frozen: Any
   target: Source | None = None
+  found: tuple[str, ...] = ()
 
 
 def prepare(config: configs.Config) -> Setup:
@@ -57,17 +58,8 @@ def prepare(config: configs.Config) -> Setup:
     check_optim(getattr(config, name).optim, getattr(config, name).steps, f"config.{name}.optim")
   mesh = sharding.make_mesh()
   _check_batches(config, mesh)
-  train = build_part(config.data.train, "data.train")
-  val = build_part(config.data.val, "data.val")
-  splits = {k: build_part(part, f"data.splits.{k}") for k, part in config.data.splits.items()}
-  target = build_part(config.data.target, "data.target") if config.data.target.fn else None
-  for source in (train, val, *splits.values(), *([target] if target else [])):
-    for text in warnings_of(source):
-      console.warn(text)
+  train, val, splits, target, found = sources.open_all(config.data)
   task = bind(build_part(config.task, "task"), train)
-  others = {"data.val": val, **splits} | ({"data.target": target} if target else {})
-  for name, source in others.items():
-    _check_same_classes(train, source, name)
   config = dataclasses.replace(
     config,
     task=configs.Part(config.task.fn, settings(task)),
@@ -87,7 +79,7 @@ def prepare(config: configs.Config) -> Setup:
   if config.data.cache_mb:
     train, val = (Cached(source, config.data.cache_mb) for source in (train, val))
     target = Cached(target, config.data.cache_mb) if target else None
-  return Setup(config, task, policy, train, val, splits, mesh, {}, target)
+  return Setup(config, task, policy, train, val, splits, mesh, {}, target, found)
 
 
 def build_policy(config: configs.Config, task: Task) -> Policy:
@@ -232,22 +224,10 @@ def _check_adapting(config: configs.Config, task: Task, target: Source | None) -
         raise UsageError(f"{key}.choose: {adapt.choose} is no function.")
       if adapt.labels.fn:
         labels = build_part(adapt.labels, f"{name}.adapt.labels")
-        _check_same_classes(target, labels, f"{key}.labels")
+        if sources.same_classes(target, labels, f"{key}.labels") is not labels:
+          raise UsageError(f"{key}.labels numbers the classes of data.target otherwise.")
 
 
 def _check_part(part: configs.Part | None, key: str, given: int) -> None:
   if part is not None and part.fn:
     check_args(resolve(part.fn), part.args, key, given=given)
-
-
-def _check_same_classes(train: Source, other: Source, name: str) -> None:
-  ours, theirs = category_ids(train), category_ids(other)
-  names = [source.classes for source in (train, other) if isinstance(source, Categories)]
-  if ours == theirs and len(names) == 2 and list(names[0]) != list(names[1]):
-    ours, theirs = names  # the same numbers, of other things
-  if ours != theirs:
-    what = "Training and validation data" if name == "data.val" else f"Training data and {name}"
-    raise DataError(
-      f"{what} have different categories: {ours} and {theirs}. Give both "
-      "files the same 'categories' section."
-    )

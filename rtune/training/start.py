@@ -1,5 +1,6 @@
 """First parameters of each phase: random, somebody's, or what imitation has learned."""
 
+import itertools
 import pathlib
 from typing import Any
 
@@ -69,7 +70,7 @@ def check(setup: Setup, folder: pathlib.Path) -> None:
   answering = [name for name in config.phases if name != code_weights.NAME]
   if answering and (config.init_from or answering[0] != "mle"):
     path = _imitated_weights(config, folder)
-    _check_learned(setup, path)
+    _check_learned(setup, path, "init_from")
     uvim_weights.load_params(path, _shapes(setup)[1], _quiet, _sizes_at(config))
   if config.warm_start and config.encoder_init:
     raise UsageError("config.warm_start and config.encoder_init are both set; choose one.")
@@ -77,7 +78,7 @@ def check(setup: Setup, folder: pathlib.Path) -> None:
     _encoder(config, _shapes(setup)[1], _quiet)
   if config.warm_start:
     path = run_files.find_weights(config.warm_start, "config.warm_start")
-    _check_learned(setup, path)
+    _check_learned(setup, path, "warm_start")
     blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), _shapes(setup)[1])
     warm_start.adopt(blank, weights.load_weights(path), _quiet, sizes_at=_sizes_at(config))
 
@@ -116,11 +117,26 @@ def _shapes(setup: Setup) -> tuple[Any, Any, Any]:
   return inputs, shapes, sharding.param_shardings(setup.mesh, shapes, strategy)
 
 
-def _check_learned(setup: Setup, path: pathlib.Path) -> None:
-  """Weights that know other words than we would load, and mean nothing; their workdir tells."""
+def _check_learned(setup: Setup, path: pathlib.Path, key: str) -> None:
+  """Weights that know other words or classes than ours mean nothing; their workdir tells."""
   folder = path.parent.parent
-  if (folder / run_files.CONFIG).is_file():
-    load(setup.task, folder)
+  if not (folder / run_files.CONFIG).is_file():
+    return
+  load(setup.task, folder)
+  theirs = run_files.read_config(folder).task.args.get("classes")
+  ours = getattr(setup.task, "classes", None)
+  if not ours or not theirs:
+    return
+  # A warm start takes the classes that both have first, and may learn more.
+  same = min(len(ours), len(theirs)) if key == "warm_start" else None
+  if tuple(theirs)[:same] != tuple(ours)[:same]:
+    pairs = itertools.zip_longest(theirs, ours, fillvalue="none")
+    moved = [f"{k}: {a!r}, here {b!r}" for k, (a, b) in enumerate(pairs) if a != b]
+    more = f", and {len(moved) - 10} more" if len(moved) > 10 else ""
+    raise UsageError(
+      f"config.{key}: {path} has learned other classes, in the order of their ids: "
+      f"{', '.join(moved[:10])}{more}. Number the categories of the data alike."
+    )
 
 
 def _imitated_weights(config: configs.Config, folder: pathlib.Path) -> pathlib.Path:

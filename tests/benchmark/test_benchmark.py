@@ -8,7 +8,7 @@ import numpy as np
 
 from rtune import config as configs
 from rtune.benchmark import __main__ as run
-from rtune.benchmark import captions, decode, loop, rewards, segments, timing
+from rtune.benchmark import captions, decode, files, loop, rewards, segments, timing
 from rtune.benchmark.row import Row, as_table
 from rtune.config.load import load_config
 from rtune.display.logs import Clock
@@ -137,6 +137,7 @@ def test_command(monkeypatch, capsys, quick_compiles):
   monkeypatch.setattr(decode, "STANDARD", SMALL)
   monkeypatch.setattr(decode, "SWEEPS", {"samples": (1, 2)})
   monkeypatch.setattr(rewards, "SLOTS", 5)
+  monkeypatch.setattr(files, "SIZES", ((4, 9), (5, 10)))
   args = ["all", "--config", TINY, "--repeats", "2", "--sweep", "--json"]
   assert run.main(args) == 0
   told = json.loads(capsys.readouterr().out)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rtune.display import draw
+from rtune.display import draw, fonts
 
 GRAY = 90
 
@@ -96,7 +96,7 @@ class TestDrawBoxes:
     drawn = draw.draw_boxes(picture(300, 400), boxes(box), labels(0), None, (text,), scale=1)
     ((y0, x0, y1, x1),) = tags
     assert y0 >= 0 and y1 <= 300 and x0 >= 0 and x1 <= 400
-    assert x1 - x0 > draw.load_font(12).getlength(text)
+    assert x1 - x0 > fonts.load_font(12).getlength(text)
     place = drawn[y0:y1, x0:x1]
     assert is_color(place, 0).mean() > 0.5
     assert (place.max(-1) < 60).any(0).sum() > len(text), "letters along the whole of it"

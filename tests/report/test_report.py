@@ -228,6 +228,16 @@ def test_control_of_another_run(workdir, boxes_run, tmp_path):
   assert report.main(["--workdir", str(run), "--compare", str(other)]) == 2
 
 
+def test_what_is_odd_about_the_data_stands_on_the_page(workdir, tmp_path):
+  run = tmp_path / "run"
+  shutil.copytree(workdir, run)
+  assert "Odd in the data" not in Page(write.write_report(run)).headings
+  run_files.write_found(run, ("a.json: boxes <twice> (3). Left out",))
+  page = Page(write.write_report(run))
+  assert "Odd in the data" in page.headings
+  assert "a.json: boxes &lt;twice&gt; (3). Left out" in (run / "report.html").read_text()
+
+
 def test_run_without_its_data(workdir, tmp_path):
   run = tmp_path / "run"
   shutil.copytree(workdir, run)

@@ -15,7 +15,8 @@ from rtune.errors import UsageError
 from rtune.report.write import write_report
 from rtune.store import run_files
 from rtune.training import loop, restore
-from rtune.training.evaluation import evaluate_phase, open_source, predictor
+from rtune.training.evaluation import evaluate_phase, predictor
+from rtune.training.open_data import open_source
 from rtune.training.setup import metrics_of, prepare
 
 METRICS = {"tokens": "accuracy", "labels": "accuracy", "image": "error", "agent": "distance"}

@@ -141,7 +141,7 @@ def test_commands_know_the_code_model_from_the_workdir_alone(run, tmp_path, caps
   restored = restore.restore(run)
   assert restore.finished(restored) == ("codes", "mle", "reward")
   made, metrics = evaluation.predictor(restored), metrics_of(restored.config, restored.task)
-  source = evaluation.open_source(restored)
+  source = open_data.open_source(restored)
   for phase in ("codes", "reward"):
     done = evaluation.evaluate_phase(restored, phase, made, source, metrics, 0)
     assert {f"val/{name}": value for name, value in done.values.items()} == results[phase]

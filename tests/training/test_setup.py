@@ -13,7 +13,8 @@ from rtune.errors import UsageError
 from rtune.store import run_files
 from rtune.tasks.colorization import Colorization
 from rtune.training import restore
-from rtune.training.evaluation import compute, open_source
+from rtune.training.evaluation import compute
+from rtune.training.open_data import open_source
 from rtune.training.phases import assemble, phase_of, planned, stand_in
 from rtune.training.restore import Restored
 from rtune.training.setup import build_policy, example_inputs, metrics_of, prepare

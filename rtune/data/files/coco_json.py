@@ -1,30 +1,14 @@
-"""The records of a COCO file, each checked; what is wrong goes into a report.
+"""The records of a COCO file, each checked; what is wrong goes into a report."""
 
-Dimension key:
-  T: annotations of all images, ordered by image
-"""
-
+import collections
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+import unicodedata
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from rtune.data.files import validate
+from rtune.data.files import coco_boxes, ids, validate
 
 Records = Sequence[Mapping[str, Any]]
-
-# One annotation as the file has it: `image` is the row in its list of images, `area` may be NaN.
-ANNOTATION = np.dtype(
-  [
-    ("id", np.int64),
-    ("image", np.int64),
-    ("label", np.int32),
-    ("crowd", np.bool_),
-    ("area", np.float32),
-    ("xywh", np.float64, 4),
-  ]
-)
 
 
 def image_root(
@@ -44,54 +28,76 @@ def image_root(
   return os.path.join(folder, name or "")
 
 
-def _id(record: Mapping[str, Any], key: str, name: str, report: validate.Report) -> int | None:
-  value = validate.whole_number(record.get(key))
-  if value is None:
-    what = f"{key} {record[key]!r:.40}" if key in record else f"no {key}"
-    mend = "Write whole numbers, without quotes"
-    report.error("ids that are missing or not whole numbers", mend, f"{name} ({what})")
-  return value
+class Categories(NamedTuple):
+  """The classes of a file, ordered by id, since files differ in their order.
 
+  Attributes:
+    ids: numbers of the categories.
+    names: in Unicode's composed form (NFC).
+    labels: what `ids.key` makes of a category's id -> its place here.
+    rows: places in the file's list.
+  """
 
-def _ids(records: Records, kind: str, report: validate.Report) -> list[int]:
-  ids = [_id(record, "id", f"{kind}[{row}]", report) for row, record in enumerate(records)]
-  seen: set[int | None] = set()
-  for number in ids:
-    if number is not None and number in seen:
-      report.error(f"{kind} with an id used before", "Give each its own id", f"id {number}")
-    seen.add(number)
-  return [0 if number is None else number for number in ids]  # 0 is never used: an error is noted
+  ids: tuple[int, ...]
+  names: tuple[str, ...]
+  labels: Mapping[Hashable, int]
+  rows: tuple[int, ...]
 
 
 def categories(
-  records: Records, report: validate.Report
-) -> tuple[tuple[int, ...], tuple[str, ...]]:
-  """Category ids and names, ordered by id, since files differ in their order."""
-  ids = _ids(records, "categories", report)
-  for number, record in zip(ids, records, strict=True):
+  records: Records, annotated: Collection[Hashable], report: validate.Report
+) -> Categories:
+  """The categories of a file, but those that nothing can be of.
+
+  Roboflow's exports begin with the name of the project, which others have as their supercategory;
+  as RF-DETR does, such a category is left out where nothing is of it.
+
+  Args:
+    annotated: what `ids.key` makes of the ids that annotations have.
+  """
+  numbers = ids.number(records, "categories", report)
+  for number, record in zip(numbers.numbers, records, strict=True):
     if not isinstance(record.get("name"), str):
       report.error("categories without a name", "Give each a name as text", f"id {number}")
   if not records:
     report.error("empty lists", "List at least one category", "categories")
-  pairs = sorted(zip(ids, (str(record.get("name")) for record in records), strict=True))
-  return tuple(number for number, _ in pairs), tuple(name for _, name in pairs)
+  keys = {row: one for one, row in numbers.rows.items()}
+  roots, rows = _roots(records), []
+  for row in sorted(range(len(records)), key=lambda row: numbers.numbers[row]):
+    if row in roots and keys.get(row) not in annotated:
+      kind = "categories that are the supercategory of others, and that nothing is of"
+      report.warn(kind, "Left out", repr(records[row]["name"]))
+    else:
+      rows.append(row)
+  labels = {keys[row]: label for label, row in enumerate(rows) if row in keys}
+  names = (unicodedata.normalize("NFC", str(records[row].get("name"))) for row in rows)
+  return Categories(tuple(numbers.numbers[row] for row in rows), tuple(names), labels, tuple(rows))
 
 
-def image_ids(records: Records, report: validate.Report) -> list[int]:
+def _roots(records: Records) -> set[int]:
+  """Categories that others have as their supercategory."""
+  above = collections.Counter(
+    record["supercategory"]
+    for record in records
+    if isinstance(record.get("supercategory"), str)
+    and record["supercategory"] != record.get("name")
+  )
+  names = (record.get("name") for record in records)
+  return {row for row, name in enumerate(names) if isinstance(name, str) and name in above}
+
+
+def annotated(records: Records) -> set[Hashable]:
+  """What `ids.key` makes of the categories that annotations have."""
+  values = [record.get("category_id") for record in records]
+  plain = set(map(type, values)) <= {int}
+  return set(values) if plain else {ids.key(value) for value in values}
+
+
+def image_ids(records: Records, report: validate.Report) -> ids.Ids:
   """The id of each image."""
   if not records:
     report.error("empty lists", "List at least one image", "images")
-  return _ids(records, "images", report)
-
-
-def file_names(records: Records, report: validate.Report) -> list[str]:
-  """The file name of each image; fewer than images if some are unusable, which is an error."""
-  names = [record.get("file_name") for record in records]
-  for row, name in enumerate(names):
-    if not validate.is_file_name(name):
-      what = f"images[{row}] ({name!r:.40})"
-      report.error("images without a usable file_name", "Name each file as text", what)
-  return [name for name in names if validate.is_file_name(name)]
+  return ids.number(records, "images", report)
 
 
 def declared_sizes(records: Records) -> list[tuple[int, int] | None]:
@@ -106,70 +112,27 @@ def declared_sizes(records: Records) -> list[tuple[int, int] | None]:
   ]
 
 
-def annotation_table(
-  records: Records,
-  ids_of_images: Sequence[int],
-  ids_of_categories: Sequence[int],
-  report: validate.Report,
-) -> np.ndarray:
-  """The sound annotations as ANNOTATION [T], ordered by image; the others are errors."""
-  images = {number: row for row, number in enumerate(ids_of_images)}
-  labels = {number: label for label, number in enumerate(ids_of_categories)}
-  rows = []
-  for number, record in zip(_ids(records, "annotations", report), records, strict=True):
-    name = f"annotation {record.get('id')!r:.40}"
-    image_id = _id(record, "image_id", name, report)
-    category_id = _id(record, "category_id", name, report)
-    xywh = _numbers(record.get("bbox"))
-    if image_id is not None and image_id not in images:
-      mend = "List the image, or remove them"
-      report.error("annotations of unknown images", mend, f"{name} (image_id {image_id})")
-    if category_id is not None and category_id not in labels:
-      mend = "List the category, or remove them"
-      report.error("annotations of unknown categories", mend, f"{name} (category_id {category_id})")
-    if xywh is None:
-      mend = "Give each a bbox as [x, y, width, height] in pixels"
-      report.error("annotations without four numbers as bbox", mend, name)
-    if xywh is not None and image_id in images and category_id in labels:
-      crowd = record.get("iscrowd", 0) in (1, "1")
-      area = _area(record, name, report)
-      rows.append((number, images[image_id], labels[category_id], crowd, area, xywh))
-  found = np.array(rows, ANNOTATION)
-  return found[np.argsort(found["image"], kind="stable")]
-
-
 def captions_of_images(
-  records: Records, ids_of_images: Sequence[int], report: validate.Report
+  records: Records, images: ids.Ids, report: validate.Report
 ) -> list[tuple[str, ...]]:
   """The captions of each image, in the order of the file; those without a word are left out."""
-  images = {number: row for row, number in enumerate(ids_of_images)}
-  found: list[list[str]] = [[] for _ in ids_of_images]
-  for number, record in zip(_ids(records, "annotations", report), records, strict=True):
-    name, caption = f"annotation {number}", record.get("caption")
-    image_id = _id(record, "image_id", name, report)
-    if not isinstance(caption, str):
+  ids.number(records, "annotations", report)
+  found: list[list[str]] = [[] for _ in images.numbers]
+  for record in records:
+    name, caption = coco_boxes.name_of(record), record.get("caption")
+    row = images.row(record.get("image_id"))
+    if ids.key(record.get("image_id")) is None:
+      report.error(*ids.missing(name, record, "image_id"))
+    elif not isinstance(caption, str):
       report.error("annotations without a caption", "Give each a caption as text", name)
-    elif image_id is not None and image_id not in images:
-      report.warn("captions of images that are not listed", "Left out", f"{name} ({image_id})")
-    elif image_id is not None and not any(letter.isalnum() for letter in caption):
+    elif row is None:
+      what = f"{name} ({record['image_id']})"
+      report.warn("captions of images that are not listed", "Left out", what)
+    elif not coco_boxes.counts(record):
+      what = f"{name} ({coco_boxes.flags_of(record)})"
+      report.warn("captions that say they do not count", "Left out", what)
+    elif not any(letter.isalnum() for letter in caption):
       report.warn("captions without a word", "Left out", f"{name} ({caption!r:.40})")
-    elif image_id is not None:
-      found[images[image_id]].append(caption)
+    else:
+      found[row].append(caption)
   return [tuple(captions) for captions in found]
-
-
-def _numbers(bbox: object) -> tuple[float, ...] | None:
-  if not isinstance(bbox, list) or len(bbox) != 4:
-    return None
-  if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in bbox):
-    return None
-  return tuple(float(value) if abs(value) < 1e300 else np.inf for value in bbox)
-
-
-def _area(record: Mapping[str, Any], name: str, report: validate.Report) -> float:
-  area = record.get("area", np.nan)
-  if isinstance(area, int | float) and 0 <= area < 1e30:
-    return float(area)
-  if "area" in record:
-    report.warn("annotations whose area is no area", "The box's area is used", name)
-  return np.nan

@@ -36,9 +36,12 @@ def problem_of(path: str | os.PathLike[str]) -> str:
   """What makes a file no mask of ids, by its header alone; "" if nothing does."""
   with Image.open(path) as image:
     kind, mode = image.format, image.mode
+    bits = str(image.tile[0][3]) if image.tile else ""
   if kind != "PNG":
     return f"is {kind}, whose compression changes ids. Save masks as PNG"
-  if mode != "RGB":
+  if ";16" in bits:
+    return "has 16 bits a channel, of which ids are read from 8. Save masks with 8 bits"
+  if mode not in ("RGB", "RGBA"):
     return (
       f"has one number a pixel (Pillow's mode {mode}), not ids in three channels of 8 bits. "
       "Give COCO's panoptic PNG, id = R + 256 G + 65536 B"
@@ -51,10 +54,18 @@ def read_mask(
 ) -> Mask:
   """Reads a mask and looks its ids up; DataError, naming the file, where it cannot be read."""
   pixels_HW3 = read_image(path, max_pixels)
-  problem = problem_of(path)
+  problem = problem_of(path) or _transparent(path)
   if problem:
     raise DataError(f"{os.fspath(path)!r} {problem}")
   return look_up(ids_of(pixels_HW3), ids)
+
+
+def _transparent(path: str | os.PathLike[str]) -> str:
+  """What is wrong with a mask whose alpha channel hides ids; an opaque one says nothing."""
+  with Image.open(path) as image:
+    if image.mode != "RGBA" or image.getchannel("A").getextrema() == (255, 255):
+      return ""
+  return "has transparent pixels, whose ids nobody sees. Save masks without alpha"
 
 
 def ids_of(pixels_HW3: UInt8[np.ndarray, "h w 3"]) -> UInt32[np.ndarray, "h w"]:

@@ -1,22 +1,16 @@
 """Read image files of any common kind as 8-bit RGB, or say in one line why that is impossible."""
 
-import functools
 import os
-import stat
-import warnings
 from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Integer, UInt8
 from PIL import ExifTags, Image
 
+from rtune.data.files.opening import MAX_PIXELS, RefusedError, explain, open_header
 from rtune.errors import DataError
 
-MAX_PIXELS = 50_000_000
 _SMALL = 32  # pixels: side of what an image's color is told by
-
-# A closed list: some of Pillow's other readers start programs (EPS) or need a whole file to say no.
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF")
 
 # What a complete file of this format ends with. Other endings are settled by decoding the file.
 _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
@@ -33,10 +27,6 @@ _TURNS = {
 }
 
 
-class _RefusedError(Exception):
-  """A file that is refused before Pillow decodes it; the message is the full explanation."""
-
-
 def read_image(
   path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS
 ) -> UInt8[np.ndarray, "h w 3"]:
@@ -46,7 +36,7 @@ def read_image(
   8 bits, and of an animation the first frame is taken.
 
   Args:
-    path: JPEG, PNG, GIF, BMP, PPM, WebP or TIFF file.
+    path: JPEG, PNG, GIF, BMP, PPM, WebP or TIFF file; AVIF and HEIC where Pillow can read them.
     max_pixels: larger images are refused by their header. Pillow's own limit of 179 million
       pixels (`PIL.Image.MAX_IMAGE_PIXELS`) holds besides.
 
@@ -57,12 +47,12 @@ def read_image(
     DataError: the file is missing, empty, damaged, too large or not an image.
   """
   try:
-    with open(path, "rb") as file, _open_header(file, max_pixels) as image:
+    with open(path, "rb") as file, open_header(file, max_pixels) as image:
       turn = _turn(image)
       image.load()
       return _apply_turn(_rgb(image), turn)
   except Exception as error:  # Pillow's readers raise nearly anything on damaged files
-    raise DataError(f"{os.fspath(path)!r} {_explain(error)}") from error
+    raise DataError(f"{os.fspath(path)!r} {explain(error, path)}") from error
 
 
 def read_raw(
@@ -74,10 +64,10 @@ def read_raw(
     DataError: as `read_image`.
   """
   try:
-    with open(path, "rb") as file, _open_header(file, max_pixels) as image:
+    with open(path, "rb") as file, open_header(file, max_pixels) as image:
       return raw_values(image, by_color)
   except Exception as error:  # as in read_image
-    raise DataError(f"{os.fspath(path)!r} {_explain(error)}") from error
+    raise DataError(f"{os.fspath(path)!r} {explain(error, path)}") from error
 
 
 def raw_values(image: Image.Image, by_color: bool = False) -> Integer[np.ndarray, "h w *c"]:
@@ -107,14 +97,14 @@ def check_image(
     (height, width) in pixels as `read_image` gives them, or what is wrong and how to mend it.
   """
   try:
-    with open(path, "rb") as file, _open_header(file, max_pixels) as image:
+    with open(path, "rb") as file, open_header(file, max_pixels) as image:
       turn = _turn(image)
       if not _ends_well(file, image.format):
         image.load()
       width, height = image.size
       return (width, height) if turn and turn[0] else (height, width)
   except Exception as error:
-    return _explain(error)
+    return explain(error, path)
 
 
 def conversions(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> tuple[str, ...]:
@@ -123,7 +113,7 @@ def conversions(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> t
   Of a file that cannot be opened nothing is said; `check_image` does that.
   """
   try:
-    with open(path, "rb") as file, _open_header(file, max_pixels) as image:
+    with open(path, "rb") as file, open_header(file, max_pixels) as image:
       packed = str(image.tile[0][3]) if image.tile else ""  # "RGB;16B" of a PNG
       deep = image.mode.startswith("I") or ";16" in packed
       found = (("16 bits", deep), ("alpha", _has_alpha(image)))
@@ -142,40 +132,13 @@ def color_spread(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> 
     The number, or what is wrong and how to mend it, as `check_image` does.
   """
   try:
-    with open(path, "rb") as file, _open_header(file, max_pixels) as image:
+    with open(path, "rb") as file, open_header(file, max_pixels) as image:
       image.draft("RGB", (_SMALL, _SMALL))
       small = Image.fromarray(_rgb(image)).resize((_SMALL, _SMALL), Image.Resampling.BOX)
       pixels = np.asarray(small).astype(np.float32)
   except Exception as error:
-    return _explain(error)
+    return explain(error, path)
   return float(np.mean(pixels.max(axis=-1) - pixels.min(axis=-1)))
-
-
-def _open_header(file: BinaryIO, max_pixels: int) -> Image.Image:
-  status = os.fstat(file.fileno())
-  if not stat.S_ISREG(status.st_mode):
-    raise _RefusedError("is not a file. Name an image file")
-  if status.st_size == 0:
-    raise _RefusedError("is empty (0 bytes). Copy it again or leave it out")
-  _silence_size_warning()
-  try:
-    image = Image.open(file, formats=_FORMATS)
-  except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-    raise _RefusedError(f"is refused by Pillow: {error} Scale it down or leave it out") from error
-  width, height = image.size
-  if width * height > max_pixels:
-    raise _RefusedError(
-      f"has {width} x {height} pixels, more than max_pixels = {max_pixels:,}."
-      " Scale it down, leave it out or raise max_pixels"
-    )
-  return image
-
-
-@functools.cache
-def _silence_size_warning() -> None:
-  # The limit above decides; Pillow would print its own opinion beside it. Set once, because
-  # warnings.catch_warnings is not safe in threads.
-  warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def _ends_well(file: BinaryIO, image_format: str | None) -> bool:
@@ -211,7 +174,7 @@ def _apply_turn(
 
 def _rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
   if image.mode == "F":
-    raise _RefusedError("holds floating-point values. Convert it to 8 bits per channel")
+    raise RefusedError("holds floating-point values. Convert it to 8 bits per channel")
   if image.mode.startswith("I"):
     return _rgb_from_16_bits(np.asarray(image))
   if _has_alpha(image):
@@ -228,19 +191,6 @@ def _has_alpha(image: Image.Image) -> bool:
 
 def _rgb_from_16_bits(grey: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
   if grey.min() < 0 or grey.max() > 65535:
-    raise _RefusedError("holds values beyond 16 bits. Convert it to 8 bits per channel")
+    raise RefusedError("holds values beyond 16 bits. Convert it to 8 bits per channel")
   scaled = np.rint(grey / np.float32(257)).astype(np.uint8)  # Pillow's own conversion clips at 255
   return np.repeat(scaled[:, :, None], 3, axis=2)
-
-
-def _explain(error: Exception) -> str:
-  if isinstance(error, _RefusedError):
-    return str(error)
-  if isinstance(error, FileNotFoundError):
-    return "does not exist. Correct the name or the image folder"
-  if isinstance(error, OSError) and error.errno is not None:
-    return f"cannot be opened ({error.strerror}). Make it a readable image file"
-  if isinstance(error, Image.UnidentifiedImageError):
-    kinds = ", ".join(_FORMATS[:-1]) + " or " + _FORMATS[-1]
-    return f"is not an image, or damaged from its start. Give it as {kinds}"
-  return f"cannot be decoded ({error}). Copy it again or leave it out"

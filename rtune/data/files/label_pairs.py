@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rtune.data.files import folder, label_masks, validate
+from rtune.data.files import folder, image_files, label_masks, validate
 from rtune.data.files.label_masks import Coding
 from rtune.errors import DataError
 from rtune.predictions.labels import IGNORE
@@ -82,8 +82,8 @@ def find(
   report.raise_errors()
   masked = [key for key in keys if key in of_masks]
   names = [of_images[key] for key in keys], [of_masks[key] for key in masked]
-  paths = validate.locate_images(where.images, names[0], allow_outside, report)
-  found = validate.locate_images(where.masks, names[1], allow_outside, report) if masked else []
+  paths = image_files.locate(where.images, names[0], allow_outside, report)
+  found = image_files.locate(where.masks, names[1], allow_outside, report) if masked else []
   report.raise_errors()
   mask_of = dict(zip(masked, found, strict=True))
   ids = folder.image_ids([pathlib.Path(key) for key in keys])
@@ -119,11 +119,11 @@ def _check_headers(
   pairs: Sequence[Pair], coding: Coding, checks: Checks, report: validate.Report
 ) -> set[str]:
   """Sizes of images and masks, which must agree; returns the masks that cannot be used."""
-  of_images = validate.check_images([pair.image for pair in pairs], checks.max_pixels, report)
+  images = [pair.image for pair in pairs]
+  of_images = image_files.check(images, checks.max_pixels, report)
+  image_files.warn_of_copies(images, report)
   masked = [pair.mask for pair in pairs if pair.mask]
-  of_masks = dict(
-    zip(masked, validate.check_images(masked, checks.max_pixels, report), strict=True)
-  )
+  of_masks = dict(zip(masked, image_files.check(masked, checks.max_pixels, report), strict=True))
   bad = set()
   for pair, size in zip(pairs, of_images, strict=True):
     mask_size = of_masks.get(pair.mask)
@@ -189,7 +189,7 @@ def _named(
   root = pathlib.Path(where)
   found: dict[str, str] = {}
   apart = pathlib.Path(other) if other and not os.path.samefile(where, other) else None
-  for path in folder.image_files(root, leave_out=apart):
+  for path in folder.images_in(root, report, apart):
     name, file = path.name, path.relative_to(root).as_posix()
     end = suffix or path.suffix
     fits = name.startswith(prefix) and name.endswith(end) and len(name) > len(prefix) + len(end)

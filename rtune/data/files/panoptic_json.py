@@ -1,10 +1,10 @@
 """The records of a COCO panoptic file, each checked; what is wrong goes into a report."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rtune.data.files import coco_json, id_masks, validate
+from rtune.data.files import coco_json, id_masks, ids, validate
 
 
 class Annotation(NamedTuple):
@@ -24,36 +24,46 @@ def mask_root(annotations: str, data: Any, allow_outside: bool, report: validate
   return alike if not said and os.path.isdir(alike) else root
 
 
-def things(categories: Sequence[Mapping[str, Any]], report: validate.Report) -> tuple[bool, ...]:
-  """`isthing` of each category, ordered by id."""
-  found = []
-  for record in categories:
-    if record.get("isthing") not in (0, 1):
+def things(
+  records: Sequence[Mapping[str, Any]], rows: Sequence[int], report: validate.Report
+) -> tuple[bool, ...]:
+  """`isthing` of the categories in these rows, in their order."""
+  for row in rows:
+    if records[row].get("isthing") not in (0, 1):
       mend = "Give each isthing, 1 for what has instances and 0 for stuff"
-      report.error("categories without isthing", mend, f"id {record.get('id')}")
-    found.append((validate.whole_number(record.get("id")) or 0, bool(record.get("isthing"))))
-  return tuple(thing for _, thing in sorted(found))
+      report.error("categories without isthing", mend, f"id {records[row].get('id')}")
+  return tuple(bool(records[row].get("isthing")) for row in rows)
+
+
+def annotated(records: Sequence[Mapping[str, Any]]) -> set[Hashable]:
+  """What `ids.key` makes of the categories that segments have."""
+  lists = (record.get("segments_info") for record in records)
+  segments = (one for found in lists if isinstance(found, list) for one in found)
+  return {ids.key(one.get("category_id")) for one in segments if isinstance(one, dict)}
 
 
 def annotations(
   records: Sequence[Mapping[str, Any]],
-  ids_of_images: Sequence[int],
-  ids_of_categories: Sequence[int],
+  images: ids.Ids,
+  labels: Mapping[Hashable, int],
   report: validate.Report,
 ) -> dict[int, Annotation]:
-  """The sound annotations by image id; the others are errors."""
-  images = set(ids_of_images)
-  labels = {number: label for label, number in enumerate(ids_of_categories)}
+  """The sound annotations by row of their image; the others are errors.
+
+  Args:
+    images: ids of the list of images.
+    labels: what `ids.key` makes of a category's id -> its label.
+  """
   found: dict[int, Annotation] = {}
   for row, record in enumerate(records):
-    image_id = validate.whole_number(record.get("image_id"))
+    image = images.row(record.get("image_id"))
     name = f"annotations[{row}] (image_id {record.get('image_id')!r:.40})"
     segments = record.get("segments_info")
-    if image_id is None:
+    if ids.key(record.get("image_id")) is None:
       report.error("annotations without an image_id", "Write whole numbers", name)
-    elif image_id not in images:
+    elif image is None:
       report.error("annotations of unknown images", "List the image, or remove them", name)
-    elif image_id in found:
+    elif image in found:
       report.error("images that are annotated twice", "Keep one annotation of each", name)
     elif not validate.is_file_name(record.get("file_name")):
       report.error("annotations without a usable file_name", "Name each mask as text", name)
@@ -63,10 +73,10 @@ def annotations(
     else:
       numbers = [validate.whole_number(one.get("id")) for one in segments]
       _check_segments(segments, numbers, labels, name, report)
-      found[image_id] = Annotation(
+      found[image] = Annotation(
         record["file_name"],
         tuple(number or 0 for number in numbers),
-        tuple(labels.get(validate.whole_number(one.get("category_id")), 0) for one in segments),
+        tuple(labels.get(ids.key(one.get("category_id")), 0) for one in segments),
         tuple(one.get("iscrowd", 0) in (1, "1") for one in segments),
       )
   return found
@@ -75,7 +85,7 @@ def annotations(
 def _check_segments(
   segments: Sequence[Mapping[str, Any]],
   numbers: Sequence[int | None],
-  labels: Mapping[int, int],
+  labels: Mapping[Hashable, int],
   name: str,
   report: validate.Report,
 ) -> None:
@@ -88,8 +98,7 @@ def _check_segments(
       report.error("segments with an id used before", "Give each its own", f"{name}, id {number}")
     else:
       seen.add(number)
-    category_id = validate.whole_number(record.get("category_id"))
-    if category_id not in labels:
+    if ids.key(record.get("category_id")) not in labels:
       mend = "List the category, or remove them"
       what = f"{name}, segment {number} (category_id {record.get('category_id')!r:.40})"
       report.error("segments of unknown categories", mend, what)

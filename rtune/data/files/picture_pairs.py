@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from rtune.data.files import folder, picture_checks, validate
+from rtune.data.files import folder, image_files, picture_checks, validate
 
 _Key = tuple[str, ...]  # folder below the given one, then what each {} stands for
 
@@ -61,7 +61,7 @@ def find(
   report.raise_errors()
   sides = (where.degraded, of_degraded), (where.clean, of_clean)
   paths = [
-    validate.locate_images(root, [named[key] for key in chosen], allow_outside, report)
+    image_files.locate(root, [named[key] for key in chosen], allow_outside, report)
     for root, named in sides
   ]
   report.raise_errors()
@@ -82,9 +82,8 @@ def check(
     least: smaller degraded pictures are errors.
   """
   degraded, clean = ([pair[place] for pair in pairs] for place in (0, 1))
-  sizes, clean_sizes = (
-    validate.check_images(paths, max_pixels, report) for paths in (degraded, clean)
-  )
+  sizes, clean_sizes = (image_files.check(paths, max_pixels, report) for paths in (degraded, clean))
+  image_files.warn_of_copies(degraded, report)
   picture_checks.check_sides(degraded, sizes, least, report)
   picture_checks.warn_of_conversions([*degraded, *clean], max_pixels, report)
   for pair, size, clean_size in zip(pairs, sizes, clean_sizes, strict=True):
@@ -144,7 +143,7 @@ def _named(where: str, pattern: str, other: str, report: validate.Report) -> dic
   fitting = re.compile("(.*)".join(re.escape(part) for part in pattern.split("{}")))
   ends = pattern.lower().endswith(folder.SUFFIXES)
   found: dict[_Key, str] = {}
-  for path in folder.image_files(root, leave_out=apart):
+  for path in folder.images_in(root, report, apart):
     match = fitting.fullmatch(path.name if ends else path.stem)
     if not match or not any(match.groups()):
       continue

@@ -1,19 +1,15 @@
 """Checks of annotation files: everything wrong is gathered and told once, before training."""
 
-import functools
-import itertools
+import gc
 import json
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from rtune.data.files.images import check_image
+from rtune.data.files import layouts, signatures
 from rtune.errors import DataError
 
 _EXAMPLES = 10
-_THREADS = 16
-_CHUNK = 64
 
 
 class Report:
@@ -58,11 +54,20 @@ def load_json(path: str) -> Any:
     DataError: the file is missing, or not JSON (with line and column).
   """
   content = _content(path)
+  collects = gc.isenabled()
+  gc.disable()  # millions of new records make it look through them again and again: twice the time
   try:
     return json.loads(content)
   except (ValueError, RecursionError) as error:  # bad syntax, bad UTF-8, nested too deeply
+    known = signatures.kind_of(content[: signatures.HEAD])
+    known = known or layouts.of_text(content[: signatures.HEAD])
+    if known:
+      raise DataError(f"Annotation file {path} {known}.") from error
     what = "is truncated" if _ends_early(error) else "is not JSON"
     raise DataError(f"Annotation file {path} {what} ({error}). Copy or export it again.") from error
+  finally:
+    if collects:
+      gc.enable()
 
 
 def load_lines(path: str) -> list[str]:
@@ -71,8 +76,12 @@ def load_lines(path: str) -> list[str]:
   Raises:
     DataError: the file is missing, or not text.
   """
+  content = _content(path)
+  known = signatures.kind_of(content[: signatures.HEAD])
+  if known:
+    raise DataError(f"Annotation file {path} {known}.")
   try:
-    lines = _content(path).decode("utf-8-sig").splitlines()
+    lines = content.decode("utf-8-sig").splitlines()
   except UnicodeDecodeError as error:
     raise DataError(
       f"Annotation file {path} is not text ({error}). Give a folder, a .json, or a list of names."
@@ -111,11 +120,10 @@ def sections(data: Any, names: Sequence[str], report: Report) -> dict[str, list[
     if isinstance(records, list) and all(isinstance(record, dict) for record in records):
       found[name] = records
     else:
-      report.error(
-        "lists of records that are missing at the top level",
-        f"Write an object with the lists {', '.join(names)}",
-        repr(name),
-      )
+      known = layouts.of_json(data)
+      mend = f"Write an object with the lists {', '.join(names)}"
+      mend = f"The file {known}" if known else mend
+      report.error("lists of records that are missing at the top level", mend, repr(name))
   report.raise_errors()
   return found
 
@@ -135,49 +143,3 @@ def is_file_name(value: object) -> bool:
     return isinstance(value, str) and value != "" and b"\0" not in os.fsencode(value)
   except UnicodeEncodeError:
     return False
-
-
-def locate_images(
-  root: str, names: Sequence[str], allow_outside_root: bool, report: Report
-) -> list[str]:
-  """Paths of the image files, without those that lead out of `root`, also by links: errors."""
-  if not os.path.isdir(root):
-    mend = "Set `images` to the folder that the file names start from"
-    report.error("image folders that do not exist", mend, repr(root))
-    report.raise_errors()
-  paths = [os.path.join(root, name) for name in names]
-  if allow_outside_root:
-    return paths
-  real_root = os.path.realpath(root)
-
-  @functools.cache
-  def inside(path: str) -> bool:
-    return os.path.commonpath([real_root, os.path.realpath(path)]) == real_root
-
-  found = []
-  for name, path in zip(names, paths, strict=True):
-    # Folders are resolved once each, files only if they are links: 118,000 files take a second.
-    if inside(os.path.dirname(path)) and (not os.path.islink(path) or inside(path)):
-      found.append(path)
-    else:
-      mend = "Correct them, or set allow_outside_root if you trust this file"
-      report.error(f"file names that lead out of the image folder {root}", mend, repr(name))
-  return found
-
-
-def check_images(
-  paths: Sequence[str], max_pixels: int, report: Report
-) -> list[tuple[int, int] | None]:
-  """(height, width) of each image file by its header; files that cannot be used are errors."""
-
-  def check(start: int) -> list[tuple[int, int] | str]:
-    return [check_image(path, max_pixels) for path in paths[start : start + _CHUNK]]
-
-  with ThreadPoolExecutor(_THREADS) as pool:
-    chunks = pool.map(check, range(0, len(paths), _CHUNK))
-    results = list(itertools.chain.from_iterable(chunks))
-  for path, result in zip(paths, results, strict=True):
-    if isinstance(result, str):
-      kind = f"image files, of {len(paths)} in all, that cannot be used"
-      report.error(kind, "Each as told", f"{path!r} {result}")
-  return [None if isinstance(result, str) else result for result in results]

@@ -1,6 +1,6 @@
 """Clean pictures without degraded ones, which the task degrades itself; checked before training."""
 
-from rtune.data.files import picture_checks, validate
+from rtune.data.files import image_files, picture_checks, validate
 from rtune.data.files.images import MAX_PIXELS
 from rtune.data.source import Example
 from rtune.data.sources.photographs import Photographs
@@ -13,6 +13,7 @@ class CleanPictures:
   16-bit files are read as 8 bits and transparent pixels as white. `warnings` tells so.
 
   Attributes:
+    paths: of the files, in the order of the source.
     warnings: what was found and put right, one line for each kind; empty if nothing was.
   """
 
@@ -63,15 +64,16 @@ class CleanPictures:
       check_images=False,
     )
     self._multiple, self._times = multiple, times
+    self.paths = self._photographs.paths
     report = validate.Report(annotations)
     if check_images:
-      paths = self._photographs.paths
-      sizes = validate.check_images(paths, max_pixels, report)
-      picture_checks.check_sides(paths, sizes, max(least_side, multiple), report)
-      picture_checks.warn_of_conversions(paths, max_pixels, report)
-      picture_checks.warn_of_trimming(paths, sizes, multiple, report)
+      sizes = image_files.check(self.paths, max_pixels, report)
+      image_files.warn_of_copies(self.paths, report)
+      picture_checks.check_sides(self.paths, sizes, max(least_side, multiple), report)
+      picture_checks.warn_of_conversions(self.paths, max_pixels, report)
+      picture_checks.warn_of_trimming(self.paths, sizes, multiple, report)
     report.raise_errors()
-    self.warnings = report.warnings()
+    self.warnings = (*self._photographs.warnings, *report.warnings())
 
   def __len__(self) -> int:
     return self._times * len(self._photographs)

@@ -12,9 +12,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Int
+from jaxtyping import Bool, Float, Float32, Int
 
-from rtune.data.files import coco_json, validate
+from rtune.data.files import (
+  coco_boxes,
+  coco_doubts,
+  coco_json,
+  file_names,
+  image_files,
+  validate,
+)
 from rtune.data.files.images import MAX_PIXELS, read_image
 from rtune.data.source import Example
 
@@ -37,6 +44,7 @@ class CocoDetection:
   Attributes:
     classes: category names, ordered by category id.
     category_ids: the file's category ids, same order; label k is `category_ids[k]`.
+    paths: of the image files, in the order of the source.
     warnings: what was found and put right, one line for each kind; empty if nothing was.
   """
 
@@ -73,24 +81,28 @@ class CocoDetection:
     else:
       root = coco_json.image_root(annotations, data, allow_outside_root, report)
     self._max_pixels = max_pixels
-    self.category_ids, self.classes = coco_json.categories(parts["categories"], report)
-    self._image_ids = coco_json.image_ids(parts["images"], report)
-    names = coco_json.file_names(parts["images"], report)
-    table = coco_json.annotation_table(
-      parts["annotations"], self._image_ids, self.category_ids, report
-    )
-    self._paths = validate.locate_images(root, names, allow_outside_root, report)
-    sizes = validate.check_images(self._paths, max_pixels, report) if check_images else []
+    records = parts["annotations"]
+    known = coco_json.categories(parts["categories"], coco_json.annotated(records), report)
+    self.category_ids, self.classes = known.ids, known.names
+    numbers = coco_json.image_ids(parts["images"], report)
+    self._image_ids = numbers.numbers
+    names = file_names.of_records(parts["images"], report)
+    table = coco_boxes.table(records, numbers, known.labels, report)
+    self.paths = image_files.locate(root, names, allow_outside_root, report)
+    sizes = image_files.check(self.paths, max_pixels, report) if check_images else []
     report.raise_errors()
+    if check_images:
+      image_files.warn_of_copies(self.paths, report)
     declared = coco_json.declared_sizes(parts["images"])
     _compare_sizes(names, declared, sizes, report)
-    _suspect_layout(table, _limits(sizes or declared), report)
+    coco_doubts.warn_of_names(known, report)
+    coco_doubts.warn_of_federation(parts["images"], report)
+    coco_doubts.warn_of_layout(table, _limits(sizes or declared), report)
     # Without the true sizes nothing is cut here; reading an example does it.
     limits = _limits(sizes or [None] * len(names))
     finite = np.isfinite(table["xywh"]).all(axis=1)
-    columns = _clean(table, finite, limits, report) + _official(parts["annotations"], table)
-    self._table = table[finite]
-    self._boxes, self._clean, self._area, self._crowd = (column[finite] for column in columns)
+    boxes, keep = _clean(records, table, finite, limits, report)
+    self._table, self._boxes, self._clean = table[finite], boxes[finite], keep[finite]
     self._starts = np.searchsorted(self._table["image"], np.arange(len(names) + 1))
     self.warnings = report.warnings()
 
@@ -105,13 +117,13 @@ class CocoDetection:
     return np.bincount(images, minlength=len(self))
 
   def __len__(self) -> int:
-    return len(self._paths)
+    return len(self.paths)
 
   def __getitem__(self, index: int) -> Example:
     """Reads one image; raises DataError, naming the file, if that fails."""
     if not 0 <= index < len(self):
       raise IndexError(f"image {index} of {len(self)}")
-    image = read_image(self._paths[index], self._max_pixels)
+    image = read_image(self.paths[index], self._max_pixels)
     rows = slice(self._starts[index], self._starts[index + 1])
     # The file may have changed since it was checked, or was not checked at all.
     boxes, inside = _clip(self._boxes[rows], np.array(image.shape[:2]))
@@ -127,8 +139,8 @@ class CocoDetection:
       "area": np.where(np.isnan(area), (boxes[:, 2:] - boxes[:, :2]).prod(axis=1), area),
       "official_boxes": table["xywh"].copy(),
       "official_labels": table["label"].copy(),
-      "official_crowd": self._crowd[rows].copy(),
-      "official_area": self._area[rows].copy(),
+      "official_crowd": table["official_crowd"].copy(),
+      "official_area": table["official_area"].copy(),
     }
 
 
@@ -144,25 +156,8 @@ def _clip(
   return cut, (cut[:, 2:] > cut[:, :2]).all(axis=1)
 
 
-def _official(
-  records: Sequence[Mapping[str, Any]], table: np.ndarray
-) -> tuple[Float64[np.ndarray, "t"], Bool[np.ndarray, "t"]]:
-  """Areas and crowds as the official scorer reads them, whatever sense they make."""
-  ids = np.array([record["id"] for record in records], np.int64)
-  order = np.argsort(ids)
-  rows = order[np.searchsorted(ids, table["id"], sorter=order)]
-  areas = [record.get("area") for record in records]
-  known = np.array([isinstance(area, int | float) for area in areas], bool)
-  # JSON has whole numbers of any size, float64 has not. NaN stays: it is in every range of sizes.
-  areas = [min(max(area, -1e300), 1e300) if isinstance(area, int | float) else 0 for area in areas]
-  with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is dropped later
-    box_area = table["xywh"][:, 2] * table["xywh"][:, 3]
-  area = np.where(known[rows], np.array(areas, np.float64)[rows], box_area)
-  crowd = np.array([record.get("iscrowd") not in (None, 0, "", "0") for record in records], bool)
-  return area, crowd[rows]
-
-
 def _clean(
+  records: Sequence[Mapping[str, Any]],
   table: np.ndarray,
   finite: Bool[np.ndarray, "t"],
   limits: Int[np.ndarray, "i 2"],
@@ -185,10 +180,14 @@ def _clean(
       over,
     ),
   ):
-    for number in table["id"][which]:
-      report.warn(kind, mend, f"annotation {number}")
-  if not keep.any():
-    report.warn("files without a single usable box", "Every image counts as empty", report.path)
+    for row in table["row"][which].tolist():
+      report.warn(kind, mend, coco_boxes.name_of(records[row]))
+  coco_doubts.warn_of_areas(records, table, keep, report)
+  keep &= ~coco_doubts.unwanted(records, table, report)
+  if not (keep & ~table["crowd"]).any():
+    crowds = int((keep & table["crowd"]).sum())
+    what = f"{report.path}, {crowds} boxes with iscrowd 1" if crowds else report.path
+    report.warn("files without a single usable box", "Every image counts as empty", what)
   return boxes, keep
 
 
@@ -208,22 +207,3 @@ def _compare_sizes(
       mend = "They are read as viewers show them. If boxes suit the picture without its EXIF turn,"
       mend += " remove the EXIF data"
     report.warn(kind, mend, f"{name!r} (height, width {said}, truly {true})")
-
-
-def _suspect_layout(
-  table: np.ndarray, limits: Int[np.ndarray, "i 2"], report: validate.Report
-) -> None:
-  """Guesses from all boxes together whether they are something else than x, y, w, h in pixels."""
-  finite = np.isfinite(table["xywh"]).all(axis=1)
-  first, second = table["xywh"][finite][:, :2], table["xywh"][finite][:, 2:]
-  if not finite.any():
-    return
-  edge = limits[table["image"][finite]][:, ::-1] + 2
-  corners = (second > first).all(axis=1) & (second <= edge).all(axis=1)
-  overflow = (first + second > edge).any(axis=1)
-  if corners.mean() > 0.99 and overflow.mean() > 0.1:
-    mend = "Look at a few; COCO's layout is [x, y, width, height]"
-    report.warn("files whose boxes look like corners [x0, y0, x1, y1]", mend, report.path)
-  if second.max() <= 1:
-    mend = "Look at a few; COCO's unit is the pixel"
-    report.warn("files whose boxes look like fractions of the image", mend, report.path)

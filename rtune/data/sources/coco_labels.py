@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Int16
 
-from rtune.data.files import coco_json, folder, label_classes, validate
+from rtune.data.files import (
+  coco_json,
+  file_names,
+  folder,
+  image_files,
+  label_classes,
+  validate,
+)
 from rtune.data.files.images import MAX_PIXELS
 from rtune.data.files.label_pairs import Checks, Pair
 from rtune.data.source import Example
@@ -85,7 +92,7 @@ class PanopticLabels:
   """A `LabelSource` from a COCO panoptic file: of each segment its class; void is ignored.
 
   Attributes:
-    classes, category_ids, warnings: as those of `CocoPanoptic`.
+    classes, category_ids, paths, warnings: as those of `CocoPanoptic`.
   """
 
   def __init__(
@@ -110,7 +117,7 @@ class PanopticLabels:
       check_masks=check_masks,
     )
     self.classes, self.category_ids = self._source.classes, self._source.category_ids
-    self.warnings = self._source.warnings
+    self.warnings, self.paths = self._source.warnings, self._source.paths
 
   def pixel_counts(self) -> Int[np.ndarray, "c"]:
     """Pixels of each class, void not counted. Reads all masks."""
@@ -171,17 +178,17 @@ def _pairs(
   images, masks = (os.path.expanduser(given) for given in folders)
   images = images or coco_json.image_root(annotations, data, outside, report)
   masks = masks or coco_json.image_root(annotations, data, outside, report, "mask")
-  names = coco_json.file_names(records, report)
+  names = file_names.of_records(records, report)
   has_ids = any("id" in record for record in records)
   paths = [pathlib.Path(name) for name in names]
-  ids = coco_json.image_ids(records, report) if has_ids else folder.image_ids(paths)
+  ids = coco_json.image_ids(records, report).numbers if has_ids else folder.image_ids(paths)
   if not records:
     report.error("empty lists", "List at least one image", "images")
   report.raise_errors()
   keep = [_mask_of(record, masks, unlabeled, report) for record in records]
-  located = validate.locate_images(images, names, outside, report)
+  located = image_files.locate(images, names, outside, report)
   wanted = [name for name in keep if name]
-  found = validate.locate_images(masks, wanted, outside, report) if wanted else []
+  found = image_files.locate(masks, wanted, outside, report) if wanted else []
   report.raise_errors()
   by_name = dict(zip(wanted, found, strict=True))
   rows = zip(located, keep, ids, paths, strict=True)

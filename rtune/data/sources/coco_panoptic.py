@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from rtune.data.files import coco_json, id_masks, panoptic_json, validate
+from rtune.data.files import (
+  coco_doubts,
+  coco_json,
+  file_names,
+  id_masks,
+  image_files,
+  panoptic_json,
+  validate,
+)
 from rtune.data.files.images import MAX_PIXELS, read_image
 from rtune.data.source import Example
 from rtune.errors import DataError
@@ -27,6 +35,7 @@ class CocoPanoptic:
     classes: category names, ordered by category id.
     category_ids: the file's category ids, same order; label k is `category_ids[k]`.
     things: whether a category has instances (isthing), same order; the others are stuff.
+    paths: of the image files, in the order of the source.
     warnings: what was found and put right, one line for each kind; empty if nothing was.
   """
 
@@ -66,21 +75,28 @@ class CocoPanoptic:
     data = validate.load_json(annotations)
     parts = validate.sections(data, ("images", "annotations", "categories"), report)
     self._max_pixels = max_pixels
-    self.category_ids, self.classes = coco_json.categories(parts["categories"], report)
-    self.things = panoptic_json.things(parts["categories"], report)
-    ids = coco_json.image_ids(parts["images"], report)
-    names = coco_json.file_names(parts["images"], report)
-    found = panoptic_json.annotations(parts["annotations"], ids, self.category_ids, report)
-    if len(names) < len(ids):
+    records = parts["annotations"]
+    known = coco_json.categories(parts["categories"], panoptic_json.annotated(records), report)
+    self.category_ids, self.classes = known.ids, known.names
+    self.things = panoptic_json.things(parts["categories"], known.rows, report)
+    numbers = coco_json.image_ids(parts["images"], report)
+    names = file_names.of_records(parts["images"], report)
+    found = panoptic_json.annotations(records, numbers, known.labels, report)
+    if len(names) < len(numbers.numbers):
       report.raise_errors()
-    keep = [row for row, image_id in enumerate(ids) if image_id in found]
-    for image_id in ids:
-      if image_id not in found:
+    coco_doubts.warn_of_names(known, report)
+    keep = sorted(found)
+    for row, image_id in enumerate(numbers.numbers):
+      if row not in found:
         report.warn("images without an annotation", "Left out", f"image {image_id}")
     if not keep:
       report.error("files without an annotated image", "Give a panoptic file", annotations)
-    self._image_ids = [ids[row] for row in keep]
-    self._annotations = [found[image_id] for image_id in self._image_ids]
+    crowds = [crowd for annotation in found.values() for crowd in annotation.crowd]
+    if keep and all(crowds):
+      kind = "in which every segment is a crowd" if crowds else "without a single segment"
+      report.error(f"files {kind}", "Correct segments_info", annotations)
+    self._image_ids = [numbers.numbers[row] for row in keep]
+    self._annotations = [found[row] for row in keep]
     names = [names[row] for row in keep]
     self._locate(annotations, data, names, (images, masks), allow_outside_root, report)
     bad = self._check_headers(report) if check_images else set()
@@ -93,17 +109,17 @@ class CocoPanoptic:
     return np.array([len(annotation.ids) for annotation in self._annotations], np.int64)
 
   def __len__(self) -> int:
-    return len(self._paths)
+    return len(self.paths)
 
   def __getitem__(self, index: int) -> Example:
     """Reads one image and its mask; raises DataError, naming the file, if that fails."""
     if not 0 <= index < len(self):
       raise IndexError(f"image {index} of {len(self)}")
-    image = read_image(self._paths[index], self._max_pixels)
+    image = read_image(self.paths[index], self._max_pixels)
     rest = self.segments(index)
     size = rest["segments"].shape
     if size != image.shape[:2]:
-      raise DataError(_differ(self._masks[index], size, self._paths[index], image.shape[:2]))
+      raise DataError(_differ(self._masks[index], size, self.paths[index], image.shape[:2]))
     return {"image": image, "image_id": self._image_ids[index], **rest}
 
   def segments(self, index: int) -> Example:
@@ -133,17 +149,18 @@ class CocoPanoptic:
     root = root or coco_json.image_root(annotations, data, outside, report)
     folder = folder or panoptic_json.mask_root(annotations, data, outside, report)
     mask_names = [annotation.mask for annotation in self._annotations]
-    self._paths = validate.locate_images(root, names, outside, report)
-    self._masks = validate.locate_images(folder, mask_names, outside, report)
-    if not len(self._paths) == len(self._masks) == len(names) > 0:
+    self.paths = image_files.locate(root, names, outside, report)
+    self._masks = image_files.locate(folder, mask_names, outside, report)
+    if not len(self.paths) == len(self._masks) == len(names) > 0:
       report.raise_errors()
 
   def _check_headers(self, report: validate.Report) -> set[str]:
     """Sizes of images and masks, which must agree; returns the masks that cannot be used."""
-    of_images = validate.check_images(self._paths, self._max_pixels, report)
-    of_masks = validate.check_images(self._masks, self._max_pixels, report)
+    of_images = image_files.check(self.paths, self._max_pixels, report)
+    of_masks = image_files.check(self._masks, self._max_pixels, report)
+    image_files.warn_of_copies(self.paths, report)
     bad = set()
-    sizes = zip(self._masks, of_masks, self._paths, of_images, strict=True)
+    sizes = zip(self._masks, of_masks, self.paths, of_images, strict=True)
     for mask, mask_size, path, size in sizes:
       problem = id_masks.problem_of(mask) if mask_size else ""
       if problem:

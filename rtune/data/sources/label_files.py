@@ -27,6 +27,7 @@ class LabelFiles:
   Attributes:
     classes: their names.
     category_ids: what stands for each in files, see `label_classes.Classes`.
+    paths: of the images, in the order of the source.
     names: of the images, by which a list says them.
     warnings: what was found and put right, one line for each kind; empty if nothing was.
   """
@@ -46,6 +47,7 @@ class LabelFiles:
     self._pairs = label_pairs.usable(pairs, classes.coding, checks, report)
     report.raise_errors()
     self.classes, self.category_ids = classes.names, classes.ids
+    self.paths = [pair.image for pair in self._pairs]
     self.names = tuple(pair.name for pair in self._pairs)
     self.warnings = report.warnings()
 

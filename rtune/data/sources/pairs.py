@@ -52,6 +52,7 @@ class Pairs:
 
   Attributes:
     scale: sides of clean pictures over those of their degraded ones.
+    paths: of the degraded pictures, in the order of the source.
     warnings: what was found and put right, one line for each kind; empty if nothing was.
   """
 
@@ -114,6 +115,7 @@ class Pairs:
     if check_images:
       picture_pairs.check(self._pairs, scale, least_side, max_pixels, report)
     report.raise_errors()
+    self.paths = [pair.degraded for pair in self._pairs]
     self._max_pixels = max_pixels
     self.scale = scale
     self.warnings = report.warnings()

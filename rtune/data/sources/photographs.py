@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from rtune.data.files import coco_json, folder, validate
+from rtune.data.files import coco_json, file_names, folder, image_files, validate
 from rtune.data.files.images import MAX_PIXELS, color_spread, read_image
 from rtune.data.source import Example
 
@@ -64,9 +64,10 @@ class Photographs:
     root, names, ids = _find(annotations, os.path.expanduser(images), allow_outside_root, report)
     self._max_pixels = max_pixels
     keep = [row for row, name in enumerate(names) if folder.in_split(name, split, holdout)]
-    paths = validate.locate_images(root, [names[row] for row in keep], allow_outside_root, report)
+    paths = image_files.locate(root, [names[row] for row in keep], allow_outside_root, report)
     if check_images:
-      validate.check_images(paths, max_pixels, report)
+      image_files.check(paths, max_pixels, report)
+      image_files.warn_of_copies(paths, report)
     report.raise_errors()
     colored = _colored(paths, least_color, max_pixels, report)
     if not any(colored):
@@ -95,7 +96,7 @@ def _find(
   """The folder that names start from, the names, and the numbers of the images."""
   if os.path.isdir(where):
     root = pathlib.Path(where)
-    names = [path.relative_to(root).as_posix() for path in folder.image_files(root)]
+    names = [path.relative_to(root).as_posix() for path in folder.images_in(root, report)]
     return where, names, _numbers(names)
   beside = images or os.path.dirname(where) or "."
   if not where.lower().endswith(".json"):
@@ -103,11 +104,11 @@ def _find(
     return beside, names, _numbers(names)
   data = validate.load_json(where)
   records = validate.sections(data, ("images",), report)["images"]
-  names = coco_json.file_names(records, report)
+  names = file_names.of_records(records, report)
   root = images or coco_json.image_root(where, data, allow_outside, report)
   # Lists of photographs often have no ids, for nothing refers to them.
   has_ids = any("id" in record for record in records)
-  ids = coco_json.image_ids(records, report) if has_ids else _numbers(names)
+  ids = coco_json.image_ids(records, report).numbers if has_ids else _numbers(names)
   report.raise_errors()
   return root, names, ids
 

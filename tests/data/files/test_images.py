@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rtune.data.files import images
+from rtune.data.files import images, opening
 from rtune.data.files.images import check_image, read_image
 from rtune.errors import DataError
 
@@ -182,8 +182,10 @@ def test_missing_empty_folder_and_text(tmp_path):
   assert "empty (0 bytes)" in _problem(tmp_path / "empty.jpg")
   (tmp_path / "folder.jpg").mkdir()
   assert "cannot be opened" in _problem(tmp_path / "folder.jpg")
-  (tmp_path / "text.jpg").write_text("<html>404</html>")
+  (tmp_path / "text.jpg").write_text("404")
   assert "is not an image" in _problem(tmp_path / "text.jpg")
+  (tmp_path / "text.jpg").write_text("<html>404</html>")
+  assert "is an HTML page" in _problem(tmp_path / "text.jpg")
   (tmp_path / "a.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
   assert "is not an image" in _problem(tmp_path / "a.eps")
 
@@ -217,7 +219,7 @@ def test_pixel_limit_is_checked_before_decoding(tmp_path):
 @pytest.mark.parametrize("side", [10_000, 20_000])
 def test_image_bombs(tmp_path, side):
   path = _save(tmp_path / "a.png", Image.new("1", (side, side)))
-  images._silence_size_warning.cache_clear()
+  opening._silence_size_warning.cache_clear()
   with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
     text = _problem(path, 50_000_000)

@@ -250,6 +250,7 @@ def test_all_problems_come_in_one_report(tmp_path, data):
     {"id": 11, "file_name": "gone.png"},
     {"id": 12, "file_name": "../x.png"},
     {"id": 13, "file_name": "nul\0.png"},
+    {"id": None, "file_name": "a.png"},
   ]
   data["categories"] += [{"id": 3, "name": "again"}, {"id": 4}]
   data["annotations"] += [
@@ -266,8 +267,8 @@ def test_all_problems_come_in_one_report(tmp_path, data):
     "images with an id used before (1). Give each its own id:\n    id 7\n",
     "categories with an id used before (1)",
     "annotations with an id used before (1)",
-    "ids that are missing or not whole numbers (3). Write whole numbers, without quotes:\n"
-    "    images[3] (id '8')\n    annotation 24 (no category_id)\n    annotation 25 (image_id '7')",
+    "ids that are missing or not whole numbers (2). Give each a whole number:\n"
+    "    images[9] (id None)\n    annotation 24 (no category_id)",
     "categories without a name (1)",
     "images without a usable file_name (2)",
     "annotations of unknown images (1). List the image, or remove them:\n"

@@ -13,8 +13,8 @@ from rtune.errors import DataError
 @pytest.fixture
 def data(tmp_path):
   """Two images, one with two captions and one with one."""
-  for name in ("a.png", "b.png"):
-    Image.new("RGB", (30, 20), "red").save(tmp_path / name)
+  for name, color in (("a.png", "red"), ("b.png", "blue")):
+    Image.new("RGB", (30, 20), color).save(tmp_path / name)
   return {
     "images": [{"id": 7, "file_name": "a.png"}, {"id": 5, "file_name": "b.png"}],
     "annotations": [
@@ -74,7 +74,7 @@ def test_what_is_left_out_is_counted_and_named(tmp_path, data):
   [
     ({"annotations": []}, "files without a single caption"),
     ({"annotations": [{"id": 1, "image_id": 7, "caption": 3}]}, "annotations without a caption"),
-    ({"annotations": [{"id": 1, "image_id": "7", "caption": "a"}]}, "not whole numbers"),
+    ({"annotations": [{"id": 1, "image_id": [], "caption": "a"}]}, "not whole numbers"),
     ({"annotations": [{"id": 1, "image_id": 7, "bbox": [1, 2, 3, 4]}]}, "without a caption"),
     ({"annotations": None}, "'annotations'"),
     ({"images": []}, "at least one image"),

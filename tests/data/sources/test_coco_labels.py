@@ -22,8 +22,8 @@ def save(path, values):
 @pytest.fixture
 def data(tmp_path):
   """Three images of 3 x 2 pixels, two of them by night; number 2 is ignored."""
-  for name in ("a", "b", "c"):
-    save(tmp_path / f"photos/{name}.jpg", np.zeros((2, 3, 3)))
+  for shade, name in enumerate(("a", "b", "c")):
+    save(tmp_path / f"photos/{name}.jpg", np.full((2, 3, 3), 90 * shade))
     save(tmp_path / f"maps/{name}.png", [[0, 1, 2], [1, 1, "abc".index(name)]])
   return {
     "info": {

@@ -66,8 +66,8 @@ def error_of(root, **options):
 @pytest.fixture
 def root(tmp_path):
   """Two images with gray masks."""
-  for name in ("a", "b"):
-    photo(tmp_path / f"images/{name}.jpg")
+  for seed, name in enumerate(("a", "b")):
+    photo(tmp_path / f"images/{name}.jpg", seed=seed)
     mask(tmp_path / f"masks/{name}.png")
   return tmp_path
 

@@ -34,7 +34,7 @@ def equal(tmp_path):
 def double(tmp_path):
   """Two pairs at scale 2, one of them with an odd clean picture."""
   for name, size in (("a", (40, 60)), ("b", (41, 61))):
-    save(tmp_path / "LR" / f"{name}x2.png", picture(20, 30))
+    save(tmp_path / "LR" / f"{name}x2.png", picture(20, 30, ord(name)))
     save(tmp_path / "HR" / f"{name}.png", picture(*size, seed=1))
   return tmp_path
 
