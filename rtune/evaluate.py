@@ -17,7 +17,7 @@ from rtune import commands
 from rtune.devices import processes
 from rtune.display import console
 from rtune.errors import UsageError
-from rtune.store import run_files
+from rtune.store import reading, run_files
 from rtune.training import restore
 from rtune.training.evaluation import evaluate_phase, open_source, predictor
 from rtune.training.setup import metrics_of
@@ -37,7 +37,7 @@ def main(args: Sequence[str]) -> int:
   add("--results", default="", help="also write the predictions here, for the official scorer")
   add("--beam", type=commands.positive, default=1, help="size of beam search; 1 = greedy")
   add("--fast", action="store_true", help="score with the optional package hotcoco")
-  return commands.guarded(lambda: _command(parser.parse_args(args)))
+  return reading.run(parser, args, _command, lambda flags: [flags.workdir])
 
 
 def _command(flags: argparse.Namespace) -> None:
@@ -53,7 +53,7 @@ def _command(flags: argparse.Namespace) -> None:
   predict = predictor(run, flags.beam)
   done = evaluate_phase(run, flags.phase, predict, source, metrics, flags.limit)
   if flags.results:
-    path = pathlib.Path(flags.results).expanduser()
+    path = commands.local(flags.results, "--results")
     both = list(zip(metrics, done.states, strict=True))
     results = next((metric.results(state) for metric, state in both if metric.results), [])
     run_files.write_whole(path, json.dumps(results))

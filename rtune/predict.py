@@ -27,7 +27,7 @@ from rtune.data.source import Example
 from rtune.devices import processes
 from rtune.display import console
 from rtune.errors import DataError, StorageError, UsageError
-from rtune.store import run_files
+from rtune.store import reading, run_files
 from rtune.tasks.task import Task, view
 from rtune.training import restore
 from rtune.training.evaluation import Judging, judge, predictor
@@ -172,11 +172,11 @@ def main(args: Sequence[str]) -> int:
   add("--score_threshold", type=float, default=0.0, help="leave out what has a lower score")
   add("--beam", type=commands.positive, default=1, help="size of beam search; 1 = greedy")
   add("--batch_size", type=commands.positive, help="images a step; default: as in evaluation")
-  return commands.guarded(lambda: _command(parser.parse_args(args)))
+  return reading.run(parser, args, _command, lambda flags: [flags.workdir])
 
 
 def _command(flags: argparse.Namespace) -> None:
-  out = pathlib.Path(flags.out).expanduser()
+  out = commands.local(flags.out, "--out")
   paths = find_images(flags.images, out)
   processes.start()
   run = restore.restore(flags.workdir)

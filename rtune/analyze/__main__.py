@@ -30,7 +30,7 @@ from rtune.analyze.tables import (
 from rtune.devices import processes
 from rtune.display import console
 from rtune.errors import UsageError
-from rtune.store import run_files
+from rtune.store import reading, run_files
 from rtune.training import restore
 from rtune.training.evaluation import open_source
 from rtune.training.restore import Restored
@@ -48,7 +48,7 @@ def main(args: Sequence[str]) -> int:
   add("--chunk", type=number, default=50, help="answers drawn at once; fewer take less memory")
   add("--seed", type=int, default=0, help="of the drawing")
   add("--out", default="", help="folder to write to; default: analysis in the workdir")
-  return commands.guarded(lambda: _command(parser.parse_args(args)))
+  return reading.run(parser, args, _command, lambda flags: [flags.workdir])
 
 
 def _command(flags: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from rtune import commands
 from rtune.devices import processes
 from rtune.display import console
 from rtune.report.write import LIMIT, write_report
+from rtune.store import reading
 
 
 def main(args: Sequence[str]) -> int:
@@ -28,7 +29,12 @@ def main(args: Sequence[str]) -> int:
     default=LIMIT,
     help="validation images to look at; 0 = all",
   )
-  return commands.guarded(lambda: _command(parser.parse_args(args)))
+  return reading.run(
+    parser,
+    args,
+    _command,
+    lambda flags: [flags.workdir, *([flags.compare] if flags.compare else [])],
+  )
 
 
 def _command(flags: argparse.Namespace) -> None:
