@@ -3,11 +3,13 @@
 import argparse
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from rtune.errors import RtuneError, UsageError
+from rtune.disk import FULL
+from rtune.errors import RtuneError, StorageError, UsageError
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,15 +36,30 @@ def guarded(command: Callable[[], None]) -> int:
   except RtuneError as error:
     print(f"{'stopped' if error.exit_code in (75, 130) else 'error'}: {error}", file=sys.stderr)
     return error.exit_code
+  except OSError as error:
+    if error.errno not in FULL:
+      raise
+    print(f"error: {error.filename or 'the disk'}: {error.strerror}. Make room.", file=sys.stderr)
+    return StorageError.exit_code
   except KeyboardInterrupt:
     print("stopped at once; what is saved stays", file=sys.stderr)
     return 130
   return 0
 
 
+def local(path: str | os.PathLike, what: str) -> pathlib.Path:
+  """A path on a disk; UsageError for gs:// and the like, of which a folder "gs:" would be made."""
+  if re.match(r"[A-Za-z][\w+.-]*://?", os.fspath(path)):
+    raise UsageError(
+      f"{what} {path} is storage that rtune does not write to; give a folder of this machine, or "
+      "one where that storage is mounted (gcsfuse, s3fs)."
+    )
+  return pathlib.Path(path).expanduser()
+
+
 def make_folder(path: str | os.PathLike) -> pathlib.Path:
   """The folder that --out names, made if it is missing; UsageError where it cannot be."""
-  folder = pathlib.Path(path).expanduser()
+  folder = local(path, "--out")
   try:
     folder.mkdir(parents=True, exist_ok=True)
   except OSError as error:

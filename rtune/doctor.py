@@ -65,7 +65,7 @@ def machine() -> list[tuple[str, str]]:
   """Cores, memory, what jax computes on, and the cache of compiled programs."""
   import jax
 
-  from rtune.devices import processes
+  from rtune.devices import cache
 
   memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
   try:
@@ -73,14 +73,18 @@ def machine() -> list[tuple[str, str]]:
     found = f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"
   except RuntimeError as error:
     found = f"none: {str(error).splitlines()[0]}"
-  cache = pathlib.Path(jax.config.jax_compilation_cache_dir or processes.cache_folder())
-  files = [path.stat().st_size for path in cache.glob("*") if path.is_file()]
+  cache.use()
+  kept = jax.config.jax_compilation_cache_dir
+  files = [path.stat().st_size for path in pathlib.Path(kept or "/").glob("*-cache")]
   return [
     ("system", platform.platform(terse=True)),
     ("CPU cores", str(len(os.sched_getaffinity(0)))),
     ("memory", f"{memory / 2**30:.1f} GiB"),
     ("devices", found),
-    ("compiled programs", f"{len(files)} in {cache}, {sum(files) / 2**20:.0f} MiB"),
+    (
+      "compiled programs",
+      f"{len(files)} in {kept}, {sum(files) / 2**20:.0f} MiB" if kept else "not kept",
+    ),
   ]
 
 

@@ -25,6 +25,18 @@ class RewardError(RtuneError):
   exit_code = 1
 
 
+class ProcessLost(RtuneError):
+  """Another process of the run has died; the same command resumes it (EX_TEMPFAIL)."""
+
+  exit_code = 75
+
+
+class OutOfMemory(RtuneError):
+  """A device or the host could not give the memory that a step needs."""
+
+  exit_code = 1
+
+
 class NumericError(RtuneError):
   """Loss or gradients stayed non-finite for several steps in a row."""
 

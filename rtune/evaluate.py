@@ -15,12 +15,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rtune import commands
-from rtune.config import data_args
 from rtune.devices import processes
 from rtune.display import console
 from rtune.errors import StorageError, UsageError
 from rtune.metrics.metric import Metric
-from rtune.store import naming, run_files
+from rtune.store import naming, reading, run_files
 from rtune.tasks.task import view
 from rtune.training import restore
 from rtune.training.evaluation import Evaluation, evaluate_phase, predictor
@@ -46,13 +45,7 @@ def main(args: Sequence[str]) -> int:
   add("--results", default="", help="also write the predictions here, for the official scorer")
   add("--beam", type=commands.positive, default=1, help="size of beam search; 1 = greedy")
   add("--fast", action="store_true", help="score with the optional package hotcoco")
-  parser.epilog = data_args.HELP
-
-  def run() -> None:
-    rest, data = data_args.take(args)
-    _command(parser.parse_args(rest), data)
-
-  return commands.guarded(run)
+  return reading.run(parser, args, _command, lambda flags: [flags.workdir], data=True)
 
 
 def _command(flags: argparse.Namespace, data: Mapping[str, Any]) -> None:

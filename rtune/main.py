@@ -7,6 +7,7 @@ python -m rtune.main --config configs/detection_recall.py[:variant] --workdir ru
 import os
 import pathlib
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -29,6 +30,7 @@ _HELP = """Trains a model and tunes it, as a config says; the same command again
   --distributed           one of several processes; jax finds the others
 
 example: rtune train --config configs/detection_recall.py --workdir runs/recall --config.seed=1"""
+_PATIENCE_S = 5.0  # that threads of a run that is over get to end
 _SWITCHES = ("force", "allow_config_change", "distributed")
 
 
@@ -73,6 +75,7 @@ def parse_flags(args: Sequence[str]) -> Flags:
     raise UsageError(f"--config is missing.\n{_USAGE}")
   stem = pathlib.Path(values["config"].partition(":")[0]).stem
   workdir = values.get("workdir") or f"runs/{stem}_{time.strftime('%Y%m%d_%H%M%S')}"
+  commands.local(workdir, "--workdir")
   return Flags(values["config"], tuple(overrides), workdir, frozenset(switches))
 
 
@@ -131,6 +134,14 @@ def _show(setup, workdir: str, results: Mapping[str, object]) -> None:
 def _leave(code: int) -> None:
   """Ends the process; one of several that failed does not wait for the others to agree."""
   if code and "jax" in sys.modules and sys.modules["jax"].process_count() > 1:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+  # A thread that a reward has left hanging must not hold the process back.
+  mine = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+  for thread in mine:
+    thread.join(_PATIENCE_S)
+  if any(thread.is_alive() for thread in mine):
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -21,7 +21,6 @@ import numpy as np
 from PIL import Image
 
 from rtune import commands
-from rtune.config import data_args
 from rtune.config.build import check_plain
 from rtune.data.files.folder import SUFFIXES, image_ids, search
 from rtune.data.files.images import MAX_PIXELS, read_image
@@ -29,7 +28,7 @@ from rtune.data.source import Example
 from rtune.devices import processes
 from rtune.display import console
 from rtune.errors import DataError, StorageError, UsageError
-from rtune.store import naming, run_files
+from rtune.store import naming, reading, run_files
 from rtune.tasks.task import Task, view
 from rtune.training import restore
 from rtune.training.evaluation import Judging, judge, predictor
@@ -197,17 +196,11 @@ def main(args: Sequence[str]) -> int:
   add("--score_threshold", type=float, default=0.0, help="leave out what has a lower score")
   add("--beam", type=commands.positive, default=1, help="size of beam search; 1 = greedy")
   add("--batch_size", type=commands.positive, help="images a step; default: as in evaluation")
-  parser.epilog = data_args.HELP
-
-  def run() -> None:
-    rest, data = data_args.take(args)
-    _command(parser.parse_args(rest), data)
-
-  return commands.guarded(run)
+  return reading.run(parser, args, _command, lambda flags: [flags.workdir], data=True)
 
 
 def _command(flags: argparse.Namespace, data: Mapping[str, Any]) -> None:
-  out = pathlib.Path(flags.out).expanduser()
+  out = commands.local(flags.out, "--out")
   paths = find_images(flags.images, out)
   processes.start()
   run = restore.restore(flags.workdir)

@@ -33,6 +33,8 @@ def pytest_configure(config):
   config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
   os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+  # What code a person trusts is remembered in their own folder; tests have another.
+  os.environ["XDG_CONFIG_HOME"] = folder
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +96,7 @@ def boxes_run(tiny_run, tmp_path_factory) -> pathlib.Path:
 
   import numpy as np
 
-  from rtune.store import run_files, weights
+  from rtune.store import manifest, run_files, weights
   from rtune.training import evaluation, open_data, restore
   from rtune.training.setup import metrics_of
 
@@ -125,6 +127,7 @@ def boxes_run(tiny_run, tmp_path_factory) -> pathlib.Path:
       if name.startswith("decoder/") and "CrossAttn" in name and name.endswith("kernel"):
         leaves[name] = np.float32(1.5) * leaves[name]
     weights.save_weights(path, weights.nest(leaves), {"phase": phase, "format": "rtune"})
+    manifest.add(path)
   run = restore.restore(folder)
   predict, metrics = evaluation.predictor(run), metrics_of(run.config, run.task)
   for phase in restore.finished(run):

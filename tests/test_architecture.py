@@ -25,6 +25,7 @@ FLOORS = (
   ("commands",),
   ("display", "config"),
   ("devices",),
+  ("disk",),
   ("errors",),
 )
 # Modules that stand on another floor than their room, and why.

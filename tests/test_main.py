@@ -19,7 +19,7 @@ from rtune.display.logs import read_metrics
 from rtune.errors import UsageError
 from rtune.report import write as report
 from rtune.store import run_files
-from rtune.training import setup
+from rtune.training import loop, setup
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CONFIG = str(ROOT / "configs" / "detection_recall.py")
@@ -111,6 +111,31 @@ def test_wrong_flags_show_the_usage(args, words, capsys):
   assert shown.err.startswith(f"error: {words}")
   assert "usage: python -m rtune.main --config" in shown.err
   assert "Traceback" not in shown.err
+
+
+@pytest.mark.parametrize("workdir", ["gs://bucket/run", "s3:/run", "hdfs://a/b"])
+def test_a_cloud_is_no_workdir(workdir, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  assert main.main([TINY, f"--workdir={workdir}"]) == 2
+  assert f"--workdir {workdir} is storage that rtune does not write to" in capsys.readouterr().err
+  with pytest.raises(UsageError, match="storage that rtune does not write to"):
+    loop.run(load_config(f"{CONFIG}:tiny"), workdir)
+  assert evaluate.main(["--workdir", workdir]) == 2
+  assert list(tmp_path.iterdir()) == []
+
+
+THREAD = """
+import threading, time
+from rtune import main
+threading.Thread(target=time.sleep, args=(600,)).start()
+main._PATIENCE_S = 0.2
+main._leave(75)
+"""
+
+
+def test_a_thread_that_a_reward_has_left_does_not_hold_the_process():
+  done = subprocess.run([sys.executable, "-c", THREAD], cwd=ROOT, timeout=60)
+  assert done.returncode == 75
 
 
 # Config files.

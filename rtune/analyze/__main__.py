@@ -29,11 +29,10 @@ from rtune.analyze.tables import (
   per_image_table,
   with_rewards,
 )
-from rtune.config import data_args
 from rtune.devices import processes
 from rtune.display import console
 from rtune.errors import UsageError
-from rtune.store import run_files
+from rtune.store import reading, run_files
 from rtune.training import restore
 from rtune.training.open_data import open_source
 from rtune.training.restore import Restored
@@ -55,13 +54,7 @@ def main(args: Sequence[str]) -> int:
   add("--chunk", type=number, default=50, help="answers drawn at once; fewer take less memory")
   add("--seed", type=int, default=0, help="of the drawing")
   add("--out", default="", help="folder to write to; default: analysis in the workdir")
-  parser.epilog = data_args.HELP
-
-  def run() -> None:
-    rest, data = data_args.take(args)
-    _command(parser.parse_args(rest), data)
-
-  return commands.guarded(run)
+  return reading.run(parser, args, _command, lambda flags: [flags.workdir], data=True)
 
 
 def _command(flags: argparse.Namespace, data: Mapping[str, Any]) -> None:

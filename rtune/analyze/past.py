@@ -3,13 +3,13 @@
 `Checkpoints` is for the run itself: opening it clears up. This may look on while a run writes.
 """
 
-import json
 import pathlib
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
+from rtune.disk import parse_json
 from rtune.errors import StorageError
 from rtune.store import manifest
 
@@ -20,7 +20,7 @@ def kept_steps(workdir: pathlib.Path) -> dict[int, str]:
   steps = {}
   for folder in sorted(folders, key=lambda path: int(path.name)):
     if manifest.problem(folder) is None:
-      steps[int(folder.name)] = json.loads((folder / "meta" / "metadata").read_text())["phase"]
+      steps[int(folder.name)] = parse_json((folder / "meta" / "metadata").read_text())["phase"]
   return steps
 
 

@@ -20,17 +20,14 @@ from rtune import commands
 from rtune.compare import final, names, write
 from rtune.compare.curves import Drawing, drawn, parse_trend, pictures
 from rtune.compare.groups import Group, make_groups, seed_note
-from rtune.compare.runs import label, logged, read_runs
+from rtune.compare.runs import expand, label, logged, read_runs
 from rtune.display import console
 from rtune.errors import UsageError
+from rtune.store import reading
 
 
 def main(args: Sequence[str]) -> int:
   """The command; returns its exit code."""
-  return commands.guarded(lambda: _command(_parse(args)))
-
-
-def _parse(args: Sequence[str]) -> argparse.Namespace:
   parser = commands.Parser(
     "rtune.compare",
     "Draws and tabulates runs side by side.",
@@ -45,10 +42,7 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
   add("--rolling", type=commands.positive, help="instead: mean of this many points around each")
   add("--regression", action="store_true", help="draw the regression line of each phase")
   add("--trend", default="", help="straight line: first,last or two steps or step:value,step:value")
-  flags = parser.parse_args(args)
-  if flags.rolling and flags.smoothing:
-    raise UsageError("--rolling and --smoothing exclude each other; give one.")
-  return flags
+  return reading.run(parser, args, _command, lambda flags: expand(flags.runs), tell=False)
 
 
 def _share(text: str) -> float:
@@ -59,6 +53,8 @@ def _share(text: str) -> float:
 
 
 def _command(flags: argparse.Namespace) -> None:
+  if flags.rolling and flags.smoothing:
+    raise UsageError("--rolling and --smoothing exclude each other; give one.")
   trend = parse_trend(flags.trend) if flags.trend else ()
   groups = make_groups(read_runs(flags.runs), _listed(flags.names))
   runs = [run for group in groups for run in group.runs]

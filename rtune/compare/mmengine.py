@@ -6,7 +6,6 @@ Source: mmengine/hooks/logger_hook.py and mmengine/visualization/vis_backend.py.
 """
 
 import ast
-import json
 import pathlib
 import re
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import Any
 
 from rtune.compare.logs import Log, read_log, settle
 from rtune.compare.names import VAL
+from rtune.disk import parse_json
 from rtune.display.logs import TIME, Row
 from rtune.errors import DataError
 
@@ -60,7 +60,7 @@ def read_scalars(files: list[pathlib.Path]) -> Log:
 
 def _parse(line: bytes) -> Row | None:
   try:
-    values = json.loads(line)
+    values = parse_json(line)
     step = int(next(values[key] for key in _STEPS if key in values))
   except (ValueError, TypeError, StopIteration, OverflowError):
     return None

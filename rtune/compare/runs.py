@@ -74,7 +74,7 @@ def read_runs(patterns: Sequence[str]) -> list[Run]:
     UsageError: a path that is no run, or runs that have nothing in common.
     DataError: a log without a readable line.
   """
-  runs = [_read(path) for path in _expand(patterns)]
+  runs = [_read(path) for path in expand(patterns)]
   tasks = {run.task: run.path for run in runs if run.task}
   if len(tasks) > 1:
     said = ", ".join(f"{path} has {task}" for task, path in tasks.items())
@@ -85,7 +85,8 @@ def read_runs(patterns: Sequence[str]) -> list[Run]:
   return runs
 
 
-def _expand(patterns: Sequence[str]) -> list[pathlib.Path]:
+def expand(patterns: Sequence[str]) -> list[pathlib.Path]:
+  """The folders and files that paths and globs name; UsageError where one names none."""
   found: dict[pathlib.Path, pathlib.Path] = {}
   for pattern in patterns:
     path = pathlib.Path(pattern).expanduser()

@@ -1,15 +1,26 @@
 """Which values the knobs of knobs.py may take."""
 
+import dataclasses
+import importlib
+import math
+import sys
 from typing import Any
 
+from rtune.config.optim_checks import check_optim
 from rtune.errors import UsageError
 from rtune.models.sizes import check_model
 
 OPEN = ("args", "splits")  # settings that take any name
 _TAKEN = ("val", "reward", "time", "seconds")  # no names of splits: the log has them already
+_MOST = 2**31 - 1
 BASELINES = ("leave_one_out", "paper", "group_mean", "greedy", "batch", "none")
 LABELERS = ("", "model", "person")
 SELECTIONS = ("balanced", "threshold")
+_WORDS = {
+  "reward.on_error": ("stop", "skip"),
+  "checkpoints.on_error": ("stop", "warn"),
+  "data.on_error": ("stop", "skip"),
+}
 _COMPARE_SIBLINGS = ("leave_one_out", "paper", "group_mean")
 _AT_LEAST_ONE = (
   *("reward.num_samples", "reward.overlap", "data.eval_batch_size", "data.threads"),
@@ -17,7 +28,8 @@ _AT_LEAST_ONE = (
 )
 _NOT_NEGATIVE = (
   *("reward.kl", "reward.timeout_s", "eval_every", "eval_examples"),
-  *("data.prefetch", "data.cache_mb", "checkpoints.keep_every", "seed"),
+  *("data.prefetch", "data.cache_mb", "data.skip_at_most", "data.skip_share"),
+  *("checkpoints.keep_every", "seed"),
 )
 
 
@@ -35,14 +47,30 @@ def phase_names(config: Any) -> tuple[str, ...]:
 
 def check(config: Any) -> None:
   """Raises UsageError for the first value of a Config that is out of its range."""
+  _check_numbers(config, "config")
   check_model(config.model, "config.model")
   _check_ranges(config)
+  for name in config.phases:
+    if name in phase_names(config):
+      phase = getattr(config, name)
+      check_optim(phase.optim, phase.steps, f"config.{name}.optim")
+  _check_words(config)
   _check_phases(config)
   _check_reward(config)
   _check_adapting(config)
   parts = {path: get(config, path) for path in ("task", "policy", "data.train", "data.val")}
   parts |= {f"data.splits.{name}": part for name, part in config.data.splits.items()}
   parts |= {f"metrics[{place}]": part for place, part in enumerate(config.metrics)}
+  named = dict(parts)
+  for phase in phase_names(config):
+    settings = {phase: getattr(config, phase)}
+    settings |= {f"{phase}.{key}": value for key, value in vars(getattr(config, phase)).items()}
+    for key, value in settings.items():
+      for place, part in enumerate(value) if isinstance(value, tuple) else [("", value)]:
+        if hasattr(part, "fn"):
+          named[f"{key}[{place}]" if isinstance(value, tuple) else key] = part
+  for path, part in named.items():
+    _check_code(part, path)
   for path, part in parts.items():
     if not part.fn:
       raise UsageError(f"config.{path}.fn is empty; it names the code to use ('module:attribute').")
@@ -69,6 +97,38 @@ def _check_ranges(config: Any) -> None:
         f"config.{whole}={get(config, whole)} is not a multiple of "
         f"config.{part}={get(config, part)}."
       )
+
+
+def _check_numbers(settings: Any, path: str) -> None:
+  """No setting means anything when it is infinite, NaN, or an integer of more than 32 bits."""
+  for name, value in vars(settings).items():
+    if dataclasses.is_dataclass(value):
+      _check_numbers(value, f"{path}.{name}")
+    elif isinstance(value, float) and not math.isfinite(value):
+      raise UsageError(f"{path}.{name} is {value}; it must be a finite number.")
+    elif isinstance(value, int) and not -_MOST <= value <= _MOST:
+      raise UsageError(f"{path}.{name} is {value}; it must be at most {_MOST}.")
+
+
+def _check_code(part: Any, path: str) -> None:
+  """A name of Python's own library can be looked up now: it must be something to call."""
+  module, _, attribute = part.fn.partition(":")
+  if module.split(".")[0] not in sys.stdlib_module_names or not attribute:
+    return
+  try:
+    found = getattr(importlib.import_module(module), attribute)
+  except (ImportError, AttributeError):
+    return  # whoever asks for it says so, with what is like it
+  if not callable(found):
+    raise UsageError(
+      f"config.{path}.fn names {part.fn}, which is {type(found).__name__}, not a function."
+    )
+
+
+def _check_words(config: Any) -> None:
+  for path, known in _WORDS.items():
+    if get(config, path) not in known:
+      raise UsageError(f"config.{path} is {get(config, path)!r}; it must be one of {known}.")
 
 
 def _check_phases(config: Any) -> None:
@@ -102,10 +162,6 @@ def _check_adapting(config: Any) -> None:
 
 def _check_reward(config: Any) -> None:
   reward = config.reward
-  if reward.on_error not in ("stop", "skip"):
-    raise UsageError(
-      f"config.reward.on_error is {reward.on_error!r}; it must be one of ('stop', 'skip')."
-    )
   if reward.baseline not in BASELINES and ":" not in reward.baseline:
     raise UsageError(
       f"config.reward.baseline is {reward.baseline!r}; it must be one of {BASELINES}, or name a "

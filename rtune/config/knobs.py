@@ -15,6 +15,7 @@ import ml_collections
 
 from rtune.config import checks
 from rtune.config.build import as_kind
+from rtune.disk import parse_json
 from rtune.errors import UsageError
 from rtune.models.sizes import Model
 
@@ -47,6 +48,9 @@ class Data:
   threads: int = 8  # threads that read and transform
   prefetch: int = 4  # batches prepared ahead by each process
   cache_mb: int = 0  # memory for decoded examples in megabytes, of train and of val, a process
+  on_error: str = "stop"  # an example that cannot be read ends the run; "skip" leaves it out
+  skip_at_most: int = 100  # so many may be left out of a source
+  skip_share: float = 0.01  # and no more than this share of it
   # Images a step of evaluation, over all devices; 1: one, which may have a size of its own, however
   # many devices there are.
   eval_batch_size: int = 64
@@ -66,6 +70,7 @@ class Optim:
   weight_decay: float = 0.0  # share that a parameter loses in a step; follows the schedule, not lr
   weight_decay_pattern: str = r"(.*/)?kernel"  # names of the parameters that decay (full match)
   clip_norm: float = 1.0  # largest norm of the whole gradient; 0 = no clipping
+  skip_above: float = 0.0  # leave out updates with so many times the usual norm; 0 = none
   b1: float = 0.9  # decay of the first moment; 0 keeps none
   b2: float = 0.999  # decay of the second moment; of adafactor, the most that 1 - t^-0.8 may reach
   momentum_dtype: str = "bfloat16"  # of the first moment of adafactor and sgd; adam's is float32
@@ -151,6 +156,7 @@ class Checkpoints:
   every: int = 1000  # steps between saves of the training state
   keep_last: int = 2  # newest ones that stay
   keep_every: int = 0  # steps whose multiples stay for good; 0 = none
+  on_error: str = "stop"  # a save that fails ends the run; "warn": training goes on, the next tries
 
 
 @dataclass(frozen=True)
@@ -218,6 +224,11 @@ def unknown_variant(variant: str, known: tuple[str, ...]) -> UsageError:
   return UsageError(f"There is no variant {variant!r}; behind the colon may stand: {names}.")
 
 
+def as_json(config: Config) -> dict[str, Any]:
+  """The config as `json.loads` of its text gives it."""
+  return json.loads(to_json(config))
+
+
 def to_json(config: Config) -> str:
   """The config as JSON text; `from_json` reads it back."""
   return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True)
@@ -225,4 +236,4 @@ def to_json(config: Config) -> str:
 
 def from_json(text: str) -> Config:
   """A config that `to_json` wrote."""
-  return parse(json.loads(text))
+  return parse(parse_json(text))

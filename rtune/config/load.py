@@ -20,7 +20,7 @@ def load_config(name: str, overrides: Sequence[tuple[str, str]] = ()) -> configs
     config = resolve(f"{path}:get_config")(variant or None)
   except RtuneError:
     raise
-  except Exception as error:
+  except (Exception, SystemExit) as error:
     file = str(pathlib.Path(path).expanduser().absolute())
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
     where = f"{path}, line {lines[-1]}" if lines else path

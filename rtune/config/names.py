@@ -15,26 +15,11 @@ import typing
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from rtune.config import build
+from rtune.config import build, trust
 from rtune.config.knobs import Part
+from rtune.config.moved import current
 from rtune.errors import RtuneError, UsageError
 
-# Config files, command lines and the config.json of old workdirs outlive a module's name.
-_MOVED = {
-  "rtune.data.captioned_shapes": "rtune.data.scenes.captioned",
-  "rtune.data.coco": "rtune.data.sources.coco",
-  "rtune.data.coco_captions": "rtune.data.sources.coco_captions",
-  "rtune.data.coco_counts": "rtune.data.sources.coco_counts",
-  "rtune.data.coco_panoptic": "rtune.data.sources.coco_panoptic",
-  "rtune.data.colored_shapes": "rtune.data.scenes.colored",
-  "rtune.data.panoptic_shapes": "rtune.data.scenes.panoptic",
-  "rtune.data.photographs": "rtune.data.sources.photographs",
-  "rtune.data.shapes": "rtune.data.scenes.shapes",
-  "rtune.data.tfds": "rtune.data.sources.tfds",
-  "rtune.data.tfds_captions": "rtune.data.sources.tfds_captions",
-  "rtune.data.tfds_photographs": "rtune.data.sources.tfds_photographs",
-  "rtune.rewards.confidence": "rtune.tasks.confidence",
-}
 # Name in sys.modules -> what the file held when it was executed, and the module that came of it.
 _FILES: dict[str, tuple[bytes, types.ModuleType]] = {}
 
@@ -43,12 +28,14 @@ def resolve(name: str) -> Any:
   """The object that "package.module:attribute" or "path/to/file.py:attribute" names.
 
   Raises:
-    UsageError: there is no such code, or it cannot be loaded; where in it, and why.
+    UsageError: there is no such code, or it cannot be loaded; where in it, and why. Or it is
+      code that the reader of a workdir has not chosen (`rtune.config.trust`).
   """
   module_name, _, attribute = name.partition(":")
   if not attribute:
     raise UsageError(f"{name!r} does not name code: write 'package.module:attribute'.")
   module_name = current(name).partition(":")[0]
+  trust.check(f"{module_name}:{attribute}")
   load = _load_file if module_name.endswith(".py") else importlib.import_module
   try:
     module = load(module_name)
@@ -62,12 +49,6 @@ def resolve(name: str) -> Any:
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UsageError(f"{module_name} has no {attribute!r}.{hint}")
   return getattr(module, attribute)
-
-
-def current(name: str) -> str:
-  """What a name is called today; names that nobody has moved as they are."""
-  module_name, colon, attribute = name.partition(":")
-  return f"{_MOVED.get(module_name, module_name)}{colon}{attribute}"
 
 
 def _load_file(path: str) -> types.ModuleType:
@@ -136,11 +117,14 @@ def build_part(part: Part, path: str) -> Any:
   """Calls what a Part names with its arguments; a wrong argument is an error that names it."""
   fn = resolve(part.fn)
   check_args(fn, part.args, path)
-  return fn(**{key: as_tuples(value) for key, value in part.args.items()})
+  try:
+    return fn(**{key: as_tuples(value) for key, value in part.args.items()})
+  except SystemExit as error:
+    raise UsageError(f"config.{path}: {part.fn} called sys.exit({error.code!r}).") from error
 
 
 def check_args(
-  fn: Callable,
+  fn: Any,
   args: Mapping[str, Any],
   path: str,
   given: int = 0,
@@ -157,7 +141,10 @@ def check_args(
   """
   if not callable(fn):
     raise UsageError(f"config.{path}.fn names {fn!r}, which cannot be called; name a function.")
-  parameters = [*inspect.signature(fn).parameters.values()][given:]
+  try:
+    parameters = [*inspect.signature(fn).parameters.values()][given:]
+  except (ValueError, TypeError) as error:  # some of Python's own say nothing of their arguments
+    raise UsageError(f"config.{path}.fn names {fn!r}, whose arguments are not known.") from error
   parameters = [p for p in parameters if p.name not in offered]
   named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
   takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
@@ -172,6 +159,14 @@ def check_args(
       raise UsageError(
         f"config.{path}.args.{key} is missing; {getattr(fn, '__name__', fn)} needs it."
       )
+
+
+def parameters_of(fn: Any) -> tuple[str, ...]:
+  """Names of the parameters of a function; () of what is none, as `check_args` will say."""
+  try:
+    return tuple(inspect.signature(fn).parameters)
+  except (ValueError, TypeError):
+    return ()
 
 
 def _evaluated(annotation: Any, fn: Callable) -> Any:

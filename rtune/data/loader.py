@@ -10,8 +10,9 @@ not fight the workers for Python's lock. Measured on 2 cores, batch 64, examples
 waits 0.2 ms with whole batches, 4 to 22 ms with single ones.
 """
 
+import contextlib
 import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
 import grain
@@ -19,11 +20,10 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from rtune.data.cached import source_name
+from rtune.data.reader import Features, MakeExample, Reader
 from rtune.data.source import Example, Source
+from rtune.data.unreadable import Unreadable
 from rtune.errors import DataError, UsageError
-
-Features = Mapping[str, np.ndarray | np.generic]
-MakeExample = Callable[[Example, np.random.Generator | None], Features]
 
 
 class EvalBatch(NamedTuple):
@@ -53,6 +53,7 @@ def train_batches(
   prefetch: int,
   process_index: int = 0,
   process_count: int = 1,
+  unreadable: Unreadable | None = None,
 ) -> Generator[dict[str, np.ndarray], None, None]:
   """Batches of training from `start_step` on, without end. Close the iterator to stop its threads.
 
@@ -70,6 +71,7 @@ def train_batches(
     prefetch: batches prepared ahead; as many threads at most can be busy. 0: none, no threads.
     process_index: which part of each batch is read here.
     process_count: parts that each batch is split into.
+    unreadable: takes examples with a DataError; the next one of the source stands for each.
 
   Returns:
     Features with shapes [batch_size / process_count, ...].
@@ -80,17 +82,16 @@ def train_batches(
   """
   block = _block_size(batch_size, process_index, process_count)
   first = process_index * block
-  order = _order(_length(source), seed)
+  order, reader = _order(_length(source), seed), Reader(source, example, unreadable)
+
+  def row(at: int) -> Features:
+    return reader.read_from(int(order[at]), lambda: np.random.default_rng((seed, at))).features
 
   def read(step: int) -> dict[str, np.ndarray]:
     start = step * batch_size + first
-    rows = [
-      _read(source, int(order[at]), example, np.random.default_rng((seed, at)))[1]
-      for at in range(start, start + block)
-    ]
-    return _stack(rows)
+    return _stack([row(at) for at in range(start, start + block)])
 
-  return _prepare(read, range(start_step, sys.maxsize), num_threads, prefetch)
+  return _prepare(read, range(start_step, sys.maxsize), num_threads, prefetch, reader)
 
 
 def eval_batches(
@@ -104,8 +105,11 @@ def eval_batches(
   process_index: int = 0,
   process_count: int = 1,
   alone: bool = False,
+  unreadable: Unreadable | None = None,
 ) -> Generator[EvalBatch, None, None]:
   """Every example exactly once, in the source's order, over all processes together.
+
+  But for those with a DataError, where `unreadable` takes them: they are left out.
 
   All processes get the same number of batches, because prediction is one computation of all of
   them; what is too much is padding. `example` gets None for its generator. `num_examples` is how
@@ -115,6 +119,7 @@ def eval_batches(
   block = _block_size(batch_size, process_index, process_count)
   length = min(_length(source), num_examples or len(source))
   counting = 1 if alone else batch_size  # examples that count of a batch
+  reader = Reader(source, example, unreadable)
 
   def read(step: int) -> EvalBatch:
     first = step * counting
@@ -122,16 +127,19 @@ def eval_batches(
     own = range(start, min(start + block, first + counting, length))
     # A process may have nothing of its own; something must fill its block.
     indices = [*own] or [min(first, length - 1) if alone else length - 1]
-    pairs = [_read(source, index, example, None) for index in indices]
-    padding = block - len(pairs)
+    # No generator: a StopIteration out of a source would look like its end.
+    found = [one for one in [reader.read(index) for index in indices] if one is not None]
+    count = len(found) if own else 0
+    found = found or [reader.read_from(indices[0])]
+    found += found[-1:] * (block - len(found))
     return EvalBatch(
-      features=_stack_equal([features for _, features in pairs + pairs[-1:] * padding]),
-      mask=np.arange(block) < len(own),
-      indices=np.array(indices + indices[-1:] * padding),
-      truths=[{k: v for k, v in raw.items() if k != "image"} for raw, _ in pairs[: len(own)]],
+      features=_stack_equal([one.features for one in found]),
+      mask=np.arange(block) < count,
+      indices=np.array([one.index for one in found]),
+      truths=[{k: v for k, v in one.raw.items() if k != "image"} for one in found[:count]],
     )
 
-  return _prepare(read, range(-(-length // counting)), num_threads, prefetch)
+  return _prepare(read, range(-(-length // counting)), num_threads, prefetch, reader)
 
 
 def _block_size(batch_size: int, process_index: int, process_count: int) -> int:
@@ -151,6 +159,12 @@ def _length(source: Source) -> int:
   return len(source)
 
 
+def batch_indices(length: int, seed: int, batch_size: int, step: int) -> list[int]:
+  """Which examples of a source of this length `train_batches` has in the batch of a step."""
+  order = _order(length, seed)
+  return [int(order[at]) for at in range(step * batch_size, (step + 1) * batch_size)]
+
+
 def _order(length: int, seed: int) -> grain.MapDataset:
   """Position in the endless stream -> source index; each epoch is a permutation."""
   if seed < 0:
@@ -160,21 +174,6 @@ def _order(length: int, seed: int) -> grain.MapDataset:
   order = grain.MapDataset.range(length).seed(mixed).shuffle().repeat()
   _ = order[0]  # grain sets up its statistics on the first read, which threads must not race for
   return order
-
-
-def _read(
-  source: Source, index: int, example: MakeExample, rng: np.random.Generator | None
-) -> tuple[Example, Features]:
-  where = f"example {index} of {source_name(source)}"
-  try:
-    raw = source[index]
-    where += f" (image_id {raw['image_id']})" if "image_id" in raw else ""
-    return raw, example(raw, rng)
-  except DataError as error:
-    raise DataError(f"{where}: {error}") from error
-  except Exception as error:
-    error.add_note(f"This was {where}.")
-    raise
 
 
 def _stack(rows: Sequence[Features]) -> dict[str, np.ndarray]:
@@ -200,16 +199,14 @@ def _stack_equal(rows: Sequence[Features]) -> dict[str, np.ndarray]:
 
 
 def _prepare(
-  read: Callable[[int], Any], steps: range, num_threads: int, prefetch: int
+  read: Callable[[int], Any], steps: range, num_threads: int, prefetch: int, reader: Reader
 ) -> Generator[Any, None, None]:
   """read(step) for all steps in order, computed ahead in threads."""
   dataset = grain.MapDataset.range(steps.start, steps.stop).map(read)
   # grain warns about threads that the buffer leaves idle.
   options = grain.ReadOptions(num_threads=min(num_threads, prefetch), prefetch_buffer_size=prefetch)
   iterator = iter(dataset.to_iter_dataset(options))
-  try:
+  with reader.slow.watching(), contextlib.closing(iterator):
     for _ in steps:
       # Not `yield from`: a StopIteration out of `read` would look like the end of the data.
       yield next(iterator)
-  finally:
-    iterator.close()

@@ -1,7 +1,6 @@
 """Processes of one run: how they meet, and what they tell each other."""
 
 import os
-import pathlib
 import pickle
 import threading
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from rtune.devices import cache, peers
 from rtune.display import console
 from rtune.errors import UsageError
 
@@ -23,13 +23,24 @@ def start(auto: bool = False) -> None:
   Args:
     auto: let jax find the other processes (SLURM, TPU pods, GKE).
   """
-  initialize_distributed(auto=auto)
+  if initialize_distributed(auto=auto):
+    peers.remember(gather_objects([peers.here(jax.process_index())]))
+  devices = _devices()
   console.start(jax.process_index())
-  if not jax.config.jax_compilation_cache_dir:
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-  devices = jax.devices()
+  cache.use()
   console.stage(f"{len(devices)} x {devices[0].device_kind}, {jax.process_count()} process(es)")
+
+
+def _devices() -> list[jax.Device]:
+  """The devices of all processes; UsageError where there are none of the kind that is asked for."""
+  try:
+    return jax.devices()
+  except RuntimeError as error:
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    said = str(error).partition("\n")[0]
+    raise UsageError(
+      f"jax finds no device (JAX_PLATFORMS={asked!r}): {said} Unset it, or set it to cpu."
+    ) from error
 
 
 def gather_objects(records: list[Any]) -> list[Any]:
@@ -164,11 +175,3 @@ def _join(address: str | None, count: int | None, index: int | None, timeout_s: 
 def _shorten(lines: set[str]) -> str:
   first = min(lines, default="nothing more").strip()
   return repr(first if len(first) <= 120 else first[:117] + "...")
-
-
-def cache_folder() -> pathlib.Path:
-  """A folder that only this user can write: what is in it gets executed."""
-  root = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-  folder = root / "rtune" / "compiled"
-  folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-  return folder

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import SupportsFloat
 
+from rtune.disk import FULL, free_bytes, parse_json, refusals, write_whole
 from rtune.display import console
 from rtune.display.tensorboard import Events
 from rtune.errors import StorageError, UsageError
@@ -123,6 +124,9 @@ class MetricLog:
       self._last: Row = rows[-1] if rows else {"step": -1}
       self._csv.replace(_csv_text(self._columns, rows, header=True))
     except OSError as error:
+      if error.errno in FULL:
+        with refusals(self._workdir / JSONL):
+          raise
       raise UsageError(
         f"{workdir}: cannot write the log there ({error}); choose another --workdir"
       ) from error
@@ -147,8 +151,8 @@ class MetricLog:
       self._write_row(row, joins)
     except OSError as error:
       raise StorageError(
-        f"{self._workdir}: cannot write the log ({error}); make room there and start again, the "
-        "same command resumes the run"
+        f"{self._workdir}: cannot write the log ({error}; {free_bytes(self._workdir):,} bytes "
+        "free); make room there and start again, the same command resumes the run"
       ) from error
     self._last = row
     if self._events is not None:
@@ -205,7 +209,7 @@ class _Lines:
     self.replace(content[: content.rfind(b"\n", 0, -1) + 1].decode() + line)
 
   def replace(self, text: str) -> None:
-    _replace_file(self._path, text)
+    write_whole(self._path, text, sync=True)
     self._file.close()
     self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115
 
@@ -221,11 +225,11 @@ def parse_line(line: bytes) -> Row | None:
   if not line.endswith(b"\n"):
     return None
   try:
-    row = json.loads(line)
+    row = parse_json(line)
     return {name: v if name == "step" else float(v) for name, v in row.items()} | {
       "step": int(row["step"])
     }
-  except (ValueError, TypeError, KeyError, AttributeError):
+  except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
     return None
 
 
@@ -239,16 +243,7 @@ def _drop_after(path: pathlib.Path, step: int) -> None:
   if None in rows[:-1]:
     console.warn(f"{path}: dropped {rows[:-1].count(None)} unreadable lines")
   if len(kept) < len(lines):
-    _replace_file(path, b"".join(kept).decode())
-
-
-def _replace_file(path: pathlib.Path, text: str) -> None:
-  temporary = path.with_name(f".{path.name}.tmp")
-  with open(temporary, "wb") as file:
-    file.write(text.encode())
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(temporary, path)
+    write_whole(path, b"".join(kept), sync=True)
 
 
 def _json_text(row: Row) -> str:

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rtune import commands
-from rtune.config import data_args
 from rtune.devices import processes
 from rtune.display import console
 from rtune.report.write import LIMIT, write_report
+from rtune.store import reading
 
 
 def main(args: Sequence[str]) -> int:
@@ -34,13 +34,13 @@ def main(args: Sequence[str]) -> int:
     default=LIMIT,
     help="validation images to look at; 0 = all",
   )
-  parser.epilog = data_args.HELP
-
-  def run() -> None:
-    rest, data = data_args.take(args)
-    _command(parser.parse_args(rest), data)
-
-  return commands.guarded(run)
+  return reading.run(
+    parser,
+    args,
+    _command,
+    lambda flags: [flags.workdir, *([flags.compare] if flags.compare else [])],
+    data=True,
+  )
 
 
 def _command(flags: argparse.Namespace, data: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from rtune.display.logs import TIME, Row, read_metrics
 from rtune.report.charts import NUM_STYLES, Line, Point, chart
 from rtune.training.phases import phase_of, planned, stand_in
 
-_SPREAD = ("mean", "std", "min", "max", "alike", "invalid")  # the rest of reward/* are its parts
+_SPREAD = ("mean", "std", "min", "max", "alike", "invalid", "unjudged")  # others are parts
 SECONDS = "seconds/"  # of a step, by part: the report computes them from the log
 
 

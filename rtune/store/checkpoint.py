@@ -6,12 +6,8 @@ there or is not. But it reads a flipped bit back as wrong numbers, and at a trun
 instead of turning to the step before. So the manifest is made before the rename, checked on load.
 """
 
-import json
-import logging
 import os
 import pathlib
-import re
-import shutil
 from typing import Any
 
 import jax
@@ -19,14 +15,16 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from rtune import disk
+from rtune.devices import peers
+from rtune.display import console
 from rtune.errors import RtuneError, StorageError, UsageError
-from rtune.store import manifest, weights
+from rtune.store import manifest, steps, weights
+from rtune.store.save_log import SaveLog
 
 _META = pathlib.PurePath("meta", "metadata")
 _OVERHEAD = 2**20  # bytes of a step beside its arrays, at most
-_NONE, _FAILED = -1, -2  # what the first process tells the others instead of a step
-
-_log = logging.getLogger(__name__)
+_FAILED = -2  # what the first process tells the others instead of a step
 
 
 class Checkpoints:
@@ -39,14 +37,23 @@ class Checkpoints:
     directory: a folder of its own on storage that all processes share; made if it is not there.
     keep_last: newest steps that stay.
     keep_every: steps whose multiples stay for good; 0 for none.
+    on_error: "stop": a save that fails is raised; "warn": it is told, and the next one tries again.
 
   Raises:
     StorageError: the folder cannot be used, or has steps of which none is whole.
     UsageError: the newest step was written by a newer rtune.
   """
 
-  def __init__(self, directory: str | os.PathLike[str], keep_last: int = 2, keep_every: int = 0):
+  def __init__(
+    self,
+    directory: str | os.PathLike[str],
+    keep_last: int = 2,
+    keep_every: int = 0,
+    on_error: str = "stop",
+  ):
     self._directory = pathlib.Path(directory).absolute()
+    self._warns = on_error == "warn"
+    self._failed: StorageError | None = None  # of the newest save, where it is only told
     self._latest = _newest_for_all(self._directory)
     self._saving = (0, 0)  # step and bytes of the save that runs in the background
     keep = [ocp.checkpoint_managers.LatestN(keep_last)]
@@ -62,7 +69,8 @@ class Checkpoints:
       async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
       save_root_metadata=False,
     )
-    logging.getLogger("absl").addFilter(_not_from_orbax)
+    self._log = SaveLog(self._directory.with_suffix(".log"))
+    self._log.start()
     self._manager = ocp.CheckpointManager(
       self._directory, options=options, handler_registry=registry
     )
@@ -81,18 +89,20 @@ class Checkpoints:
       StorageError: this save could not start, or the one before it failed.
     """
     self.wait()
+    self._failed = None
     if step in self._manager.all_steps():
       return
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _OVERHEAD
     self._saving = (step, size)
     # Told now, this is one line; told by threads in the middle of writing it is pages.
-    if _free_bytes(self._directory) < size:
-      raise self._failure(OSError("the disk is full"))
+    if disk.free_bytes(self._directory) < size:
+      self._fail(OSError("the disk is full"))
+      return
     args = ocp.args.Composite(state=ocp.args.PyTreeSave(state), meta=ocp.args.JsonSave(meta))
     try:
       self._manager.save(step, args=args, force=True)
     except (OSError, ValueError, RuntimeError) as error:
-      raise self._failure(error) from error
+      self._fail(error)
 
   def latest_meta(self) -> dict[str, Any] | None:
     """The meta of the newest whole step at opening; None if there was no step."""
@@ -162,7 +172,13 @@ class Checkpoints:
     try:
       self._manager.wait_until_finished()
     except Exception as error:  # Whatever ended the background thread.
-      raise self._failure(error) from error
+      self._fail(error)
+
+  def settle(self) -> None:
+    """Returns when the last save is on disk; StorageError if it failed, told already or not."""
+    self.wait()
+    if self._failed is not None:
+      raise self._failed
 
   def close(self) -> None:
     """Waits for the last save and ends the background threads; StorageError if it failed."""
@@ -170,7 +186,6 @@ class Checkpoints:
       self.wait()
     finally:
       self._manager.close()
-      logging.getLogger("absl").removeFilter(_not_from_orbax)
 
   def _seal(self) -> None:
     """Writes the manifest; called by orbax in the first process, when all files are written."""
@@ -178,73 +193,40 @@ class Checkpoints:
     folder, *_ = [*self._directory.glob(f"{step}.*-tmp*"), self._directory / str(step)]
     manifest.write(folder)
 
-  def _failure(self, error: Exception) -> StorageError:
-    """Clears up after a failed save, so that the next one can succeed, and says what happened."""
+  def _fail(self, error: Exception) -> None:
+    """Clears up after a failed save, so that the next one can succeed, and raises or tells it."""
     step, size = self._saving
+    lost = peers.lost_by(error)
+    if lost is not None:
+      raise lost from error
     if jax.process_index() == 0:
-      _remove_unfinished(self._directory)
+      steps.remove_unfinished(self._directory)
     self._manager.reload()  # It has forgotten the steps that this one was to replace.
-    free = _free_bytes(self._directory)
-    return StorageError(
+    free = disk.free_bytes(self._directory)
+    self._failed = StorageError(
       f"step {step} could not be saved in {self._directory}: {_first_line(error)} "
       f"({free:,} bytes free, {size:,} needed). The checkpoints before it are intact: mend the "
       "storage and run the same command again."
     )
+    if not self._warns:
+      raise self._failed from error
+    console.warn(f"{self._failed} Training goes on, and the next save tries again.")
 
 
 def _newest_for_all(directory: pathlib.Path) -> tuple[int, dict[str, Any]] | None:
-  """`_newest`, decided by the first process: the others may see the shared folder later."""
-  step, failure = _NONE, None
+  """`steps.newest`, decided by the first process: the others may see the shared folder later."""
+  step, failure = steps.NONE, None
   if jax.process_index() == 0:
     try:
-      step = _newest(directory)
+      step = steps.newest(directory)
     except RtuneError as error:
       step, failure = _FAILED, error
   step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
   if step == _FAILED:
     raise failure or StorageError(f"{directory}: no checkpoint to go on from; see process 0.")
-  return None if step == _NONE else (step, json.loads((directory / str(step) / _META).read_text()))
-
-
-def _newest(directory: pathlib.Path) -> int:
-  """The newest whole step or _NONE; renames the damaged ones on the way."""
-  try:
-    directory.mkdir(parents=True, exist_ok=True)
-    _remove_unfinished(directory)
-    steps = [int(path.name) for path in directory.iterdir() if _is_step(path)]
-    for step in sorted(steps, reverse=True):
-      problem = manifest.problem(directory / str(step))
-      if problem is None:
-        return step
-      _set_aside(directory / str(step), problem)
-    damaged = [path.name for path in directory.iterdir() if re.match(r"\d+\.corrupt", path.name)]
-  except OSError as error:
-    raise StorageError(f"checkpoints in {directory} cannot be used: {error}") from error
-  if damaged:
-    raise StorageError(
-      f"{directory} has no whole checkpoint, only {', '.join(sorted(damaged))}. Restore one from a "
-      "backup, or delete these to start over."
-    )
-  return _NONE
-
-
-def _is_step(path: pathlib.Path) -> bool:
-  return re.fullmatch(r"0|[1-9]\d*", path.name) is not None and path.is_dir()
-
-
-def _remove_unfinished(directory: pathlib.Path) -> None:
-  for path in directory.glob("*.orbax-checkpoint-tmp*"):
-    shutil.rmtree(path, ignore_errors=True)
-    _log.warning("removed %s, left by a save that did not finish", path)
-
-
-def _set_aside(folder: pathlib.Path, problem: str) -> None:
-  target, count = folder.with_name(f"{folder.name}.corrupt"), 1
-  while target.exists():
-    count += 1
-    target = folder.with_name(f"{folder.name}.corrupt{count}")
-  folder.rename(target)
-  _log.warning("checkpoint %s: %s. Renamed to %s.", folder, problem, target.name)
+  if step == steps.NONE:
+    return None
+  return step, disk.parse_json((directory / str(step) / _META).read_bytes())
 
 
 def _shapes(tree: Any) -> dict[str, str]:
@@ -258,15 +240,5 @@ def _shapes(tree: Any) -> dict[str, str]:
   return shapes
 
 
-def _free_bytes(directory: pathlib.Path) -> int:
-  there = next(path for path in (directory, *directory.parents) if path.exists())
-  return shutil.disk_usage(there).free
-
-
 def _first_line(error: Exception) -> str:
   return str(error).strip().partition("\n")[0][:300] or type(error).__name__
-
-
-def _not_from_orbax(record: logging.LogRecord) -> bool:
-  """Keeps orbax's stack traces off the screen: what fails is raised again, in one line."""
-  return f"{os.sep}orbax{os.sep}" not in record.pathname

@@ -1,13 +1,17 @@
 """What a folder of files held when it was written: sizes and SHA-256, so that damage is seen."""
 
+import contextlib
 import hashlib
 import json
 import pathlib
 
+from rtune.disk import parse_json, write_whole
 from rtune.errors import UsageError
 
 FILE = "manifest.json"
 SCHEMA = 1  # of the folder's layout; a newer one is refused
+# What reading something else as a manifest may raise.
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError)
 
 
 def write(folder: pathlib.Path) -> None:
@@ -19,18 +23,37 @@ def write(folder: pathlib.Path) -> None:
   (folder / FILE).write_text(json.dumps({"schema": SCHEMA, "files": files}))
 
 
+def add(file: pathlib.Path) -> None:
+  """Lists one file in the manifest of its own folder, beside those that are there."""
+  folder, files = file.parent, {}
+  with contextlib.suppress(*_DAMAGED):
+    files = _read(folder / FILE)[1]
+  files[file.name] = (file.stat().st_size, _sha256(file))
+  write_whole(folder / FILE, json.dumps({"schema": SCHEMA, "files": dict(sorted(files.items()))}))
+
+
+def altered(file: pathlib.Path) -> str | None:
+  """What is wrong with a file that its folder's manifest lists; None where nothing is known."""
+  if not (file.parent / FILE).exists():
+    return None
+  try:
+    files = _read(file.parent / FILE)[1]
+  except _DAMAGED:
+    return f"{FILE} beside it is damaged"
+  return _differs(file.parent, file.name, *files[file.name]) if file.name in files else None
+
+
 def problem(folder: pathlib.Path) -> str | None:
   """What is wrong with the folder, by file; None if all is as it was written.
 
   Raises:
     UsageError: the folder was written by a newer rtune.
   """
-  try:
-    manifest = json.loads((folder / FILE).read_text())
-    schema, files = manifest["schema"], manifest["files"]
-  except FileNotFoundError:
+  if not (folder / FILE).exists():
     return f"{FILE} is missing"
-  except (ValueError, KeyError, TypeError):
+  try:
+    schema, files = _read(folder / FILE)
+  except _DAMAGED:
     return f"{FILE} is damaged"
   if schema > SCHEMA:
     raise UsageError(
@@ -38,14 +61,28 @@ def problem(folder: pathlib.Path) -> str | None:
       "Install that version."
     )
   for name, (size, digest) in files.items():
-    file = folder / name
-    if not file.is_file():
-      return f"{name} is missing"
-    if file.stat().st_size != size:
-      return f"{name} has {file.stat().st_size} bytes, not {size}"
-    if _sha256(file) != digest:
-      return f"{name} was altered (its SHA-256 differs)"
+    found = _differs(folder, name, size, digest)
+    if found:
+      return found
   return None
+
+
+def _differs(folder: pathlib.Path, name: str, size: int, digest: str) -> str | None:
+  file = folder / name
+  if not file.is_file():
+    return f"{name} is missing"
+  if file.stat().st_size != size:
+    return f"{name} has {file.stat().st_size} bytes, not {size}"
+  if _sha256(file) != digest:
+    return f"{name} was altered (its SHA-256 differs)"
+  return None
+
+
+def _read(file: pathlib.Path) -> tuple[int, dict[str, tuple[int, str]]]:
+  """The layout, and size and digest by name; one of many errors where it is no manifest."""
+  found = parse_json(file.read_bytes())
+  files = {name: (int(size), str(digest)) for name, (size, digest) in found["files"].items()}
+  return int(found["schema"]), files
 
 
 def _sha256(file: pathlib.Path) -> str:

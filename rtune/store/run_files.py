@@ -3,14 +3,14 @@
 config.json    the resolved config; with it a run is resumed, evaluated and described
 results.json   {"mle": {"val/AR": ...}, "reward": {...}, "seconds": {"mle": ...}}
 data_warnings.json  what was odd about the data when the run began
-weights/       <phase>.safetensors, the parameters at the end of each phase
+weights/       <phase>.safetensors, the parameters at the end of each phase, and manifest.json with
+               their sizes and SHA-256
 """
 
 import csv
 import dataclasses
 import io
 import json
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,9 +19,11 @@ import numpy as np
 from PIL import Image
 
 from rtune import config as configs
-from rtune.config.names import as_tuples, current
-from rtune.errors import UsageError
-from rtune.store import weight_files
+from rtune.config.moved import current
+from rtune.config.names import as_tuples
+from rtune.disk import parse_json, write_whole
+from rtune.errors import StorageError, UsageError
+from rtune.store import manifest, weight_files
 
 CONFIG = "config.json"
 RESULTS = "results.json"
@@ -31,6 +33,7 @@ HARMLESS = (
   *("log_every", "eval_every", "eval_examples", "eval_beam", "tensorboard", "report"),
   "max_bad_steps",
   *("checkpoints.every", "checkpoints.keep_last", "checkpoints.keep_every"),
+  "checkpoints.on_error",
   *("data.threads", "data.prefetch", "data.cache_mb"),
 )
 # Changing these makes weights of another shape or meaning.
@@ -55,7 +58,36 @@ def find_weights(where: str, key: str, phase: str = "mle") -> pathlib.Path:
     path = weight_files.in_folder(path) or weights_path(path, phase)
   if not path.is_file():
     raise UsageError(f"{key}: {path} does not exist.")
-  return path
+  return whole(path)
+
+
+def whole(weights: pathlib.Path) -> pathlib.Path:
+  """The path of weights that are as they were written, as far as their folder knows.
+
+  Raises:
+    StorageError: they have been altered since.
+  """
+  own = (weights.parent.parent / CONFIG).is_file()  # other folders may have a manifest of theirs
+  problem = manifest.altered(weights) if own else None
+  if problem:
+    raise StorageError(
+      f"{weights}: {problem}. Restore it from a backup, or delete it and train that phase again; "
+      f"if it was changed on purpose, delete {weights.with_name(manifest.FILE)}."
+    )
+  return weights
+
+
+def check_kinds(workdir: pathlib.Path) -> None:
+  """UsageError where something of the wrong kind stands in the way of what a run will write."""
+  for name in (CONFIG, RESULTS, "metrics.jsonl", "metrics.csv", "parameters.txt", "report.html"):
+    if (workdir / name).is_dir():
+      raise UsageError(f"{workdir / name} is a folder, not a file; move it away.")
+  for name in ("weights", "checkpoints", "tensorboard"):
+    if (workdir / name).exists() and not (workdir / name).is_dir():
+      raise UsageError(f"{workdir / name} is a file, not a folder; move it away.")
+  for path in (workdir / "weights").glob("*.safetensors"):
+    if not path.is_file():
+      raise UsageError(f"{path} is a folder, not a file; move it away.")
 
 
 def read_config(workdir: pathlib.Path) -> configs.Config:
@@ -134,12 +166,26 @@ def read_results(workdir: pathlib.Path) -> dict[str, Any]:
   if not path.is_file():
     return {}
   try:
-    results = json.loads(path.read_text())
-  except ValueError as error:
+    results = parse_json(path.read_text())
+  except (OSError, ValueError) as error:
     raise _damaged(path, str(error)) from error
-  if not isinstance(results, dict) or not all(isinstance(v, dict) for v in results.values()):
+  tables = list(results.values()) if isinstance(results, dict) else [None]
+  if not all(isinstance(table, dict) for table in tables):
     raise _damaged(path, "it holds no table of phases")
+  if not all(isinstance(v, (int, float)) for table in tables for v in table.values()):
+    raise _damaged(path, "it holds something else than numbers")
   return results
+
+
+def results_problem(workdir: pathlib.Path) -> str:
+  """What is wrong with results.json: "missing", "damaged", or "" for nothing."""
+  if not (workdir / RESULTS).is_file():
+    return "missing"
+  try:
+    read_results(workdir)
+  except UsageError:
+    return "damaged"
+  return ""
 
 
 def _damaged(path: pathlib.Path, problem: str) -> UsageError:
@@ -164,10 +210,11 @@ def rebuild_results(
   for name, (first, last) in spans.items():
     own = [row for row in rows if first < row["step"] <= last]
     final = {k: v for row in own if row["step"] == last for k, v in row.items() if is_score(k)}
-    if not final or not weights_path(workdir, name).is_file():
+    path = weights_path(workdir, name)
+    if not final or not path.is_file() or manifest.altered(path):
       raise UsageError(
-        f"{workdir / RESULTS} is missing, and it cannot be made anew: there are no weights or no "
-        f"last evaluation of the phase {name}. Restore it, or use another --workdir."
+        f"{workdir / RESULTS} is missing or damaged and cannot be made anew: there are no whole "
+        f"weights or no last evaluation of the phase {name}. Restore it, or use another --workdir."
       )
     found[name] = final
     spent = sum(v for row in own for k, v in row.items() if k.startswith("time/"))
@@ -207,11 +254,3 @@ def write_csv(path: pathlib.Path, rows: Sequence[Mapping[str, object]]) -> None:
   writer.writeheader()
   writer.writerows(rows)
   write_whole(path, text.getvalue())
-
-
-def write_whole(path: pathlib.Path, text: str) -> None:
-  """Writes a file so that a reader sees all of it or what was there before."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f".{path.name}.tmp")
-  partial.write_text(text)
-  os.replace(partial, path)

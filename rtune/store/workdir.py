@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from rtune import disk
 from rtune.errors import UsageError
 
 FILE = "run.lock"
@@ -58,7 +59,7 @@ def lock(workdir: str | os.PathLike[str], force: bool = False) -> Iterator[pathl
       logging.getLogger(__name__).warning(
         "workdir %s: taking over from %s, which %s.", folder, _describe(owner), state
       )
-    with _alive(file):
+    with _alive(file, folder):
       yield folder
   finally:
     file.close()
@@ -87,9 +88,9 @@ def _held(file: TextIO, owner: dict[str, Any] | None, age: float) -> bool:
   except BlockingIOError:
     return True
   except OSError:  # A file system without locks: what the holder wrote about itself must do.
-    return owner is not None and _lives(owner, age)
+    return owner is not None and _lives(file, owner, age)
   # A lock that was granted is proof for this machine only.
-  return owner is not None and owner["host"] != socket.gethostname() and age < DEAD_S
+  return owner is not None and owner["host"] != socket.gethostname() and _fresh(file, age)
 
 
 def _replace(file: TextIO, folder: pathlib.Path) -> TextIO:
@@ -105,15 +106,30 @@ def _owner(file: TextIO) -> dict[str, Any] | None:
   """What the last holder wrote about itself; None if it left cleanly."""
   file.seek(0)
   try:
-    owner = json.loads(file.read() or "null")
+    owner = disk.parse_json(file.read() or "null")
     return {key: owner[key] for key in ("pid", "host", "since")} if owner else None
   except (ValueError, KeyError, TypeError):
     return {"pid": "?", "host": socket.gethostname(), "since": "?"}
 
 
-def _lives(owner: dict[str, Any], age: float) -> bool:
-  if owner["host"] != socket.gethostname():
+def _fresh(file: TextIO, age: float) -> bool:
+  """Whether a holder on another machine has given a sign of life.
+
+  A date in the future says nothing: clocks differ, or were set. Then it is watched for a while.
+  """
+  if age >= -BEAT_S:
     return age < DEAD_S
+  before, deadline = os.fstat(file.fileno()).st_mtime, time.monotonic() + 1.5 * BEAT_S
+  while time.monotonic() < deadline:
+    time.sleep(BEAT_S / 20)
+    if os.fstat(file.fileno()).st_mtime != before:
+      return True
+  return False
+
+
+def _lives(file: TextIO, owner: dict[str, Any], age: float) -> bool:
+  if owner["host"] != socket.gethostname():
+    return _fresh(file, age)
   try:
     os.kill(int(owner["pid"]), 0)
   except PermissionError:
@@ -130,13 +146,13 @@ def _describe(owner: dict[str, Any] | None) -> str:
 
 
 @contextlib.contextmanager
-def _alive(file: TextIO) -> Iterator[None]:
+def _alive(file: TextIO, folder: pathlib.Path) -> Iterator[None]:
   """Writes who holds the lock, and touches the file until the end."""
   since = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-  file.seek(0)
-  file.truncate()
-  json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": since}, file)
-  file.flush()
+  text = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since})
+  with disk.refusals(folder / FILE, len(text)):
+    os.ftruncate(file.fileno(), 0)
+    os.pwrite(file.fileno(), text.encode(), 0)
   stop = threading.Event()
 
   def beat():
@@ -151,4 +167,6 @@ def _alive(file: TextIO) -> Iterator[None]:
   finally:
     stop.set()
     thread.join()
-    file.truncate(0)  # Emptied, not removed: another process may be waiting on this very file.
+    os.ftruncate(
+      file.fileno(), 0
+    )  # Emptied, not removed: another process may be waiting on this very file.

@@ -14,7 +14,7 @@ from rtune import config as configs
 from rtune.devices import processes, sharding
 from rtune.display import console
 from rtune.errors import UsageError
-from rtune.store import run_files, uvim_weights, weights
+from rtune.store import manifest, run_files, uvim_weights, weights
 from rtune.tasks.coded import CodedTask
 from rtune.tasks.task import Task
 
@@ -65,6 +65,7 @@ def settle(config: configs.Config, task: Task, folder: pathlib.Path, mesh: Mesh)
     console.stage(f"codes: {path} stands for it")
     loaded = uvim_weights.load_codes(path, shapes(task), console.say)
     weights.save_weights(own, loaded, {"phase": NAME})
+    manifest.add(own)
   processes.barrier("code model")
   return load(task, folder, mesh)
 
@@ -74,7 +75,7 @@ def load(task: Task, folder: pathlib.Path, mesh: Mesh) -> Any:
   path = run_files.weights_path(folder, NAME)
   if not isinstance(task, CodedTask) or not path.is_file():
     return {}
-  variables = uvim_weights.load_codes(path, shapes(task))
+  variables = uvim_weights.load_codes(run_files.whole(path), shapes(task))
   return sharding.place(variables, jax.tree.map(lambda _: sharding.replicated(mesh), variables))
 
 
@@ -88,7 +89,7 @@ def _find(config: configs.Config, folder: pathlib.Path) -> pathlib.Path:
     start = pathlib.Path(config.init_from).expanduser()
     beside = run_files.weights_path(start, NAME) if start.is_dir() else start.parent / own.name
     if beside.is_file():
-      return beside
+      return run_files.whole(beside)
     raise UsageError(
       f"config.init_from: its answers are codes of a code model, but there is no {beside}; set "
       "config.codes_init to the one that it was trained with."

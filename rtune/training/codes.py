@@ -71,9 +71,13 @@ def coding(making: Making) -> Programs:
     params = sharding.whole(old["params"], making.shardings)
     grads, loss, aux = accumulate(loss_fn, params, inputs, settings.accumulate, dropout_key, shared)
     trained = state._replace(params=old["params"])
-    new, metrics = apply_update(trained, making.optimizer, grads, loss)
+    new, metrics = apply_update(
+      trained, making.optimizer, grads, loss, skip_above=settings.optim.skip_above
+    )
     learned, said = model.learn(old["state"], aux["found"], split_key)
     good = new.skipped_in_a_row == 0
+    if new.norms is not None:
+      good &= new.norms.spikes == state.norms.spikes
     learned = jax.tree.map(lambda n, o: jnp.where(good, n, o), learned, old["state"])
     state = new._replace(params={"params": new.params, "state": learned})
     return state, metrics | aux["terms"] | said

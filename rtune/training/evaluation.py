@@ -6,6 +6,7 @@ Dimension key:
 
 import functools
 import math
+import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,8 +15,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from rtune import config as configs
+from rtune.config import trust
 from rtune.data import loader
 from rtune.data.source import Example, Source
+from rtune.data.unreadable import Unreadable
 from rtune.devices import processes, sharding
 from rtune.display import console
 from rtune.display.progress import Progress
@@ -53,6 +56,7 @@ class Judging(NamedTuple):
     frozen: what the task's functions take under this name.
     scoring: of the run's reward; None where it has none.
     describe: says what the policy finds of the truth; None for nothing.
+    unreadable: takes images that cannot be read; None: they are errors.
   """
 
   task: Task
@@ -62,22 +66,30 @@ class Judging(NamedTuple):
   metrics: Sequence[Metric]
   scoring: Scoring | None
   describe: Describe | None = None
+  unreadable: Unreadable | None = None
 
 
 def evaluate(
-  judging: Judging, params: Any, predict: Predict, source: Source, num_examples: int = 0
+  judging: Judging,
+  params: Any,
+  predict: Predict,
+  source: Source,
+  num_examples: int = 0,
+  between: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
   """The numbers of all metrics, and the mean reward where there is one.
 
   Args:
     predict: (frozen, params, batch) -> (actions, predictions).
     num_examples: how many of the source, from the first on; 0 = all.
+    between: called after each image; what it raises ends the evaluation.
   """
   states, rewards, numbers = [metric.init() for metric in judging.metrics], [], []
   for one in judge(judging, params, predict, source, num_examples):
     states = _updated(judging.metrics, states, one)
     rewards.append(one.reward)
     numbers.append(one.numbers)
+    between()
   states = [processes.gather_objects(state) for state in states]
   values = compute(judging.metrics, states) | _means(processes.gather_objects(numbers))
   rewards = processes.gather_objects(rewards)
@@ -118,7 +130,7 @@ def judge(
   record = view(judging.task).record
   with Progress(total, "evaluate", "image", images_per_unit=1) as progress:
     given = judging.data, judging.task, judging.mesh
-    for batch, inputs in batches(*given, source, num_examples):
+    for batch, inputs in batches(*given, source, num_examples, judging.unreadable):
       actions, predictions = predict(frozen, params, inputs)
       predictions = jax.tree.map(sharding.local_rows, predictions)
       rewards = [math.nan] * len(batch.truths)
@@ -137,7 +149,12 @@ def judge(
 
 
 def batches(
-  data: configs.Data, task: Task, mesh: Mesh, source: Source, num_examples: int
+  data: configs.Data,
+  task: Task,
+  mesh: Mesh,
+  source: Source,
+  num_examples: int,
+  unreadable: Unreadable | None = None,
 ) -> Iterator[tuple[loader.EvalBatch, dict[str, jax.Array]]]:
   """Batches of the split, on the host and on the devices."""
   sharing = sorted({device.process_index for device in mesh.devices.flat})
@@ -152,6 +169,7 @@ def batches(
     process_index=sharing.index(jax.process_index()),
     process_count=len(sharing),
     alone=alone,
+    unreadable=unreadable,
   )
   try:
     for batch in on_host:
@@ -179,6 +197,15 @@ class Evaluation(NamedTuple):
   confusion: Confusion | None = None
 
 
+def left_out(
+  data: configs.Data, name: str, source: Source, folder: pathlib.Path | None = None
+) -> Unreadable | None:
+  """What takes the examples of a source that cannot be read; None where they are errors."""
+  if data.on_error != "skip":
+    return None
+  return Unreadable(name, len(source), data.skip_at_most, data.skip_share, folder)
+
+
 def judging_of(run: Restored, metrics: Sequence[Metric]) -> Judging:
   """What predictions of a workdir are judged with."""
   scoring = scoring_of(run.config, run.task, run.mesh)
@@ -187,9 +214,10 @@ def judging_of(run: Restored, metrics: Sequence[Metric]) -> Judging:
 
 
 def scoring_of(config: configs.Config, task: Task, mesh: Mesh) -> Scoring | None:
-  """The reward that a config names, if it names one that needs nothing but an answer."""
-  named = config.reward.fn or config.reward.fns
-  scoring = make_scoring(config.reward, task, mesh) if named else None
+  """The reward that a config names, if it needs nothing but an answer and may be run here."""
+  named = [part.fn for part in (config.reward, *config.reward.fns) if part.fn]
+  usable = bool(named) and all(trust.allowed(name) for name in named)
+  scoring = make_scoring(config.reward, task, mesh) if usable else None
   return None if scoring is None or scoring.running else scoring
 
 
@@ -215,6 +243,7 @@ def evaluate_phase(
   """
   phase, params = restore.load_params(run, phase)
   judging = judging_of(run, metrics)
+  judging = judging._replace(unreadable=left_out(run.config.data, "the evaluated data", source))
   total = min(len(source), num_examples or len(source))
   console.stage(f"{phase}: evaluating on {total} images")
   judged, states = [], [metric.init() for metric in metrics]

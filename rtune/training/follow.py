@@ -7,14 +7,13 @@ Dimension key:
   B: batch of images
 """
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from rtune import config as configs
-from rtune.config.names import check_args, resolve
+from rtune.config.names import check_args, parameters_of, resolve
 from rtune.errors import UsageError
 from rtune.policies.policy import Inputs, Params, Policy
 from rtune.rewards.mark import host_options
@@ -55,7 +54,7 @@ def check(settings: Any, task: Task, key: str, readers: dict[str, Callable]) -> 
 
 def reads(fn: Callable) -> bool:
   """Whether a reward or a loss has a parameter for the statistic."""
-  return RUNNING in inspect.signature(fn).parameters
+  return RUNNING in parameters_of(fn)
 
 
 def best_prediction(

@@ -6,6 +6,7 @@ Dimension key:
   T: decisions of an answer
 """
 
+import os
 import queue
 import threading
 import traceback
@@ -20,6 +21,20 @@ from rtune.errors import RewardError, UsageError
 from rtune.rewards.mark import host_options
 
 CREDIT = "credit"  # what a reward says of each decision
+
+
+_MOST_HANGING = 64
+
+
+class _TimedOut(Exception):
+  """A call that has taken too long; the text says so."""
+
+
+def check_keys(parts: Mapping[Any, Any], name: str) -> None:
+  """UsageError for a part of a reward whose name is no text: the log could not hold it."""
+  for key in parts:
+    if not isinstance(key, str):
+      raise UsageError(f"{name} returned a part named {key!r}; names of parts are text.")
 
 
 class HostReward:
@@ -47,6 +62,8 @@ class HostReward:
     self._batched = host_options(fn).batched
     self._skip_errors, self._timeout_s = skip_errors, timeout_s
     self._gather = gather
+    self._process = os.getpid()
+    self._hanging: list[threading.Thread] = []  # of calls that were given up
     self._shapes: dict[str, tuple[int, ...]] = {}  # of each part, once one has been seen
 
   def __call__(self, predictions: Any, truths: Any) -> dict[str, np.ndarray]:
@@ -106,9 +123,16 @@ class HostReward:
   def _call(self, prediction: Any, truth: Any) -> Any:
     try:
       return self._timed(prediction, truth)
+    except _TimedOut as late:
+      if not self._skip_errors:
+        raise RewardError(str(late)) from None
+      console.warn_once(self._name, f"{late} Such samples are left out.")
+      return None
     except RewardError:
       raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+      if os.getpid() != self._process:
+        os._exit(1)  # a child that the reward has forked has no business here
       text = self._user_traceback(error)
       if not self._skip_errors:
         raise RewardError(
@@ -126,20 +150,31 @@ class HostReward:
     def work():
       try:
         answers.put((self._fn(prediction, truth, **self._args), None))
-      except Exception as error:
+      except (Exception, SystemExit) as error:
         answers.put((None, error))
 
     # A daemon: a reward that hangs must not keep the process from ending.
-    threading.Thread(target=work, daemon=True).start()
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
     try:
       result, error = answers.get(timeout=self._timeout_s)
     except queue.Empty:
-      raise RewardError(
+      self._give_up(thread)
+      raise _TimedOut(
         f"{self._name} did not answer within config.reward.timeout_s={self._timeout_s:g} s."
       ) from None
     if error is not None:
       raise error
     return result
+
+  def _give_up(self, thread: threading.Thread) -> None:
+    """Leaves a call that hangs to itself; RewardError where there are too many of them."""
+    self._hanging = [*(one for one in self._hanging if one.is_alive()), thread]
+    if len(self._hanging) >= _MOST_HANGING:
+      raise RewardError(
+        f"{len(self._hanging)} calls of {self._name} hang at once; each holds a thread and what it "
+        "has opened. Mend the reward, or give it a limit of its own."
+      )
 
   def _parts(self, result: Any) -> dict[str, np.ndarray]:
     """One result as float64 arrays; {} where there is no reward."""
@@ -148,8 +183,9 @@ class HostReward:
     parts = dict(result) if isinstance(result, Mapping) else {"reward": result}
     if "reward" not in parts:
       raise UsageError(
-        f"{self._name} returned a dict without 'reward'; its keys are {sorted(parts)}."
+        f"{self._name} returned a dict without 'reward'; its keys are {list(parts)}."
       )
+    check_keys(parts, self._name)
     given = {k: v for k, v in parts.items() if k != CREDIT or v is not None}
     return {key: self._numbers(key, value) for key, value in given.items()}
 
@@ -170,7 +206,7 @@ class HostReward:
       raise UsageError(f"{self._name} must return {must}; its {key!r} is {said}.")
     return array.reshape(())
 
-  def _user_traceback(self, error: Exception) -> str:
+  def _user_traceback(self, error: BaseException) -> str:
     """The traceback from the user's own frames on."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename != __file__]

@@ -82,7 +82,9 @@ def imitation(making: Making) -> Programs:
     grads, loss, aux = accumulate(loss_fn, params, inputs, settings.accumulate, dropout_key, shared)
     if making.running:
       state = follow.follow(making, state, aux.pop("best"), batch)
-    state, metrics = apply_update(state, making.optimizer, grads, loss)
+    state, metrics = apply_update(
+      state, making.optimizer, grads, loss, skip_above=settings.optim.skip_above
+    )
     state = follow.averaged(state, follow.teacher_decay(settings))
     return state, metrics | by_decision(aux, ("nll", "entropy"))
 

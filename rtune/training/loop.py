@@ -1,35 +1,39 @@
 """The loop, the same for every phase. What a phase does is a record of phases.py."""
 
 import contextlib
-import itertools
 import pathlib
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from rtune import commands
 from rtune import config as configs
-from rtune.data import loader
-from rtune.devices import processes, sharding
+from rtune.devices import peers, processes, sharding
+from rtune.disk import refusals
 from rtune.display import console
 from rtune.display.logs import TIME, Clock, MetricLog
 from rtune.display.progress import Progress
-from rtune.store import run_files, weights, workdir
+from rtune.errors import RewardError
+from rtune.store import manifest, reading, run_files, weights, workdir
 from rtune.store.checkpoint import Checkpoints
 from rtune.tasks.task import knowledge
-from rtune.training import adapt, code_weights, resume, start, tables
-from rtune.training.evaluation import Judging, evaluate, scoring_of
+from rtune.training import code_weights, memory, resume, start, tables
+from rtune.training.evaluation import Judging, evaluate, left_out, scoring_of
+from rtune.training.feeding import Feed
+from rtune.training.leaving import Leaving
 from rtune.training.optim import Schedule
 from rtune.training.phases import Assembled, Phase, assemble, phase_of, planned, stand_in
 from rtune.training.predicting import truth_described
 from rtune.training.setup import Setup, metrics_of, prepare
+from rtune.training.signs import Signs
 from rtune.training.stopping import StopRequest, on_signals
 from rtune.training.update import Metrics, State
 from rtune.training.watch import Watch
 
-_SEEDS_A_RUN = 3  # seeds of data that runs of neighboring seeds do not share
+_DATA = {"val": "the validation data"}  # what messages call it
 
 
 class Run(NamedTuple):
@@ -62,25 +66,30 @@ def train(
     Preempted: asked to stop; everything is saved.
   """
   config = setup.config
-  start.check(setup, pathlib.Path(folder).expanduser())
+  path = commands.local(folder, "workdir")
+  run_files.check_kinds(path)
+  start.check(setup, path)
   with _held(folder, force) as path, on_signals() as stop:
     run_files.check_config(path, config, allow_config_change)
     keep = config.checkpoints
     with contextlib.closing(
-      Checkpoints(path / "checkpoints", keep.keep_last, keep.keep_every)
+      Checkpoints(path / "checkpoints", keep.keep_last, keep.keep_every, keep.on_error)
     ) as saves:
       resume.check(setup, path, saves)
       if jax.process_index() == 0:
         run_files.write_config(path, config)
         run_files.write_found(path, setup.found)
-        knowledge(setup.task).save(path)
+        reading.chosen(path)
+        with refusals(path):
+          knowledge(setup.task).save(path)
       resume_step = (saves.latest_meta() or {"step": -1})["step"]
-      with MetricLog(
+      recording = MetricLog(
         path,
         resume_step=resume_step,
         process_index=jax.process_index(),
         tensorboard=config.tensorboard,
-      ) as log:
+      )
+      with recording as log, peers.told(), memory.told(config):
         _run_phases(Run(setup, path, saves, log, stop, Clock()))
   return run_files.read_results(path)
 
@@ -120,22 +129,30 @@ def _run_phase(this: Run, phase: Phase, offset: int) -> None:
   measure = _make_evaluation(this, phase)
   state, seconds = _resume(this, name, state)
   first, begun = int(state.step), time.monotonic() - seconds
-  batches = _train_batches(this, phase, first, lambda: state)
+  feed = Feed(this.setup, phase, this.folder, first, lambda: _labeling(state))
+  batches = feed.batches()
   console.stage(f"{name}: steps {first} to {settings.steps}; the first one compiles")
   progress = Progress(settings.steps, name, start=first, images_per_unit=settings.batch_size)
-  watch = Watch(config.max_bad_steps)
+  watch = Watch(config.max_bad_steps, lambda step: feed.examples(step - offset))
+  signs = Signs(name, getattr(settings, "num_samples", 1))
+  leaving = Leaving(this.stop, this.saves, name, offset, begun)
   with contextlib.closing(batches), progress:
     this.clock.take()
     for done in range(first + 1, settings.steps + 1):
       with this.clock("data"):
         batch = sharding.put_batch(this.setup.mesh, next(batches))
       with this.clock("update"):
-        state, metrics = made.programs.step(state, batch)
+        try:
+          state, metrics = made.programs.step(state, batch)
+        except RewardError:
+          leaving.before_step(done, state)
+          raise
         watch.look(offset + done, metrics)
       shown = None
       if done % config.log_every == 0 or done == settings.steps:
         values = _fetch(this, metrics, made.learning_rate, done)
         this.log.write(offset + done, values)
+        signs.look(offset + done, values)
         shown = {key: values[key] for key in ("loss", "reward/mean") if key in values}
       if done == settings.steps:
         watch.settle()
@@ -143,15 +160,19 @@ def _run_phase(this: Run, phase: Phase, offset: int) -> None:
       if config.eval_every and done % config.eval_every == 0 and done < settings.steps:
         this.log.write(offset + done, measure(state.params, config.eval_examples))
       stopped = done % config.log_every == 0 or jax.process_count() == 1
-      stopped = stopped and _stop_agreed(this)
+      stopped = stopped and leaving.agreed()
       if stopped or done % config.checkpoints.every == 0 or done == settings.steps:
-        meta = {"phase": name, "step": offset + done, "seconds": time.monotonic() - begun}
-        this.saves.save(offset + done, state, meta)
+        leaving.save(done, state)
       if stopped:
-        this.saves.wait()
+        this.saves.settle()
         raise this.stop.preempted(f"{name} step {done} of {settings.steps} is saved")
       this.saves.check_errors()
-  _finish_phase(this, phase, offset + settings.steps, state.params, measure, begun)
+  _finish_phase(this, phase, leaving, state.params, measure)
+
+
+def _labeling(state: State) -> Any:
+  """The parameters that label images."""
+  return state.params if state.teacher is None else state.teacher
 
 
 def _assemble(this: Run, phase: Phase) -> tuple[Assembled, State]:
@@ -164,32 +185,6 @@ def _assemble(this: Run, phase: Phase) -> tuple[Assembled, State]:
     phase, setup.config, setup.task, setup.policy, setup.frozen, setup.mesh, params, this.clock
   )
   return made, made.init(params)
-
-
-def _train_batches(
-  this: Run, phase: Phase, done: int, state: Callable[[], State]
-) -> Generator[dict, None, None]:
-  """Batches of the steps after `done`; `state` gives the state as it is then."""
-  setup, config = this.setup, this.setup.config
-
-  def labeling() -> Any:
-    now = state()
-    return now.params if now.teacher is None else now.teacher
-
-  for span in adapt.spans(setup, phase.name, this.folder, done, labeling):
-    batches = loader.train_batches(
-      span.source,
-      setup.task.example,
-      batch_size=getattr(config, phase.name).batch_size,
-      seed=config.seed * _SEEDS_A_RUN + phase.seed,
-      start_step=span.first,
-      num_threads=config.data.threads,
-      prefetch=config.data.prefetch,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-    )
-    with contextlib.closing(batches):
-      yield from itertools.islice(batches, span.last - span.first)
 
 
 def _make_evaluation(this: Run, phase: Phase, effort: int = 1):
@@ -210,12 +205,16 @@ def _make_evaluation(this: Run, phase: Phase, effort: int = 1):
     truth_described(setup.task, setup.policy) if phase.learns.answers else None,
   )
 
-  def measure(params, num_examples: int = 0) -> dict[str, float]:
+  def measure(
+    params, num_examples: int = 0, between: Callable[[], None] = lambda: None
+  ) -> dict[str, float]:
     values = {}
     own = judging._replace(frozen=phase.learns.frozen(setup.frozen, params))
     with this.clock("eval"):
       for name, source in {"val": setup.val, **setup.splits}.items():
-        found = evaluate(own, params, predict, source, num_examples)
+        given = setup.config.data, _DATA.get(name, f"data.splits.{name}"), source, this.folder
+        own = own._replace(unreadable=left_out(*given))
+        found = evaluate(own, params, predict, source, num_examples, between)
         values |= {f"{name}/{key}{suffix}": value for key, value in found.items()}
     return values
 
@@ -237,33 +236,31 @@ def _fetch(this: Run, metrics: Metrics, learning_rate: Schedule, done: int) -> d
   with this.clock("update"):
     values = {key: float(np.asarray(value)) for key, value in metrics.items()}
   # The schedule goes on with each update that is applied.
-  applied = done - int(values["skipped"] + values.get("unrewarded", 0))
+  applied = done - int(sum(values.get(key, 0) for key in ("skipped", "unrewarded", "spikes")))
   values["lr"] = float(learning_rate(max(applied - 1, 0)))
   return values | {f"{TIME}{part}": seconds for part, seconds in this.clock.take().items()}
 
 
-def _stop_agreed(this: Run) -> bool:
-  """Whether to stop now. Several processes decide together: it costs a message."""
-  asked = this.stop.signal is not None
-  return any(processes.gather_objects([asked]))
-
-
-def _finish_phase(this: Run, phase: Phase, step: int, params, measure, begun: float) -> None:
+def _finish_phase(this: Run, phase: Phase, leaving: Leaving, params, measure) -> None:
   name, config = phase.name, this.setup.config
   host_params = sharding.on_host(params)
   if jax.process_index() == 0:
     path = run_files.weights_path(this.folder, name)
     # One entry: safetensors writes several in any order, and equal runs shall leave equal files.
     weights.save_weights(path, host_params, {"phase": name})
+    manifest.add(path)
   processes.barrier(f"weights of {name}")
   console.stage(f"{name}: evaluating on {len(this.setup.val)} images")
-  values = measure(params)
+  values = measure(params, between=leaving.in_evaluation)
   if config.eval_beam > 1 and phase.learns.answers:
-    values |= _make_evaluation(this, phase, config.eval_beam)(params)
-  this.log.write(step, values)
+    values |= _make_evaluation(this, phase, config.eval_beam)(params, between=leaving.in_evaluation)
+  this.log.write(leaving.offset + getattr(config, name).steps, values)
   this.saves.wait()
-  if _stop_agreed(this):
-    raise this.stop.preempted(f"{name} is trained and saved")
   if jax.process_index() == 0:
-    run_files.add_results(this.folder, name, values, time.monotonic() - begun)
+    run_files.add_results(this.folder, name, values, time.monotonic() - leaving.begun)
   processes.barrier(f"results of {name}")
+  if not leaving.agreed():
+    return
+  if name != [one for one, _, _ in planned(config)][-1]:
+    raise this.stop.preempted(f"{name} is complete")
+  console.say("The run was all but done when it was asked to stop, and has finished instead.")

@@ -19,7 +19,7 @@ from rtune.training import codes, imitate, losses, reinforce, start
 from rtune.training.follow import running_of, teacher_decay
 from rtune.training.optim import Schedule, make_optimizer
 from rtune.training.predicting import Predict, best_answers
-from rtune.training.update import POLICY, Learned, Making, Programs, State
+from rtune.training.update import POLICY, Learned, Making, Programs, State, init_norms
 
 
 class Phase(NamedTuple):
@@ -182,6 +182,8 @@ def assemble(
       state = state._replace(running=running.init())
     if teacher_decay(settings):
       state = state._replace(teacher=jax.tree.map(jnp.copy, params))
+    if settings.optim.skip_above:
+      state = state._replace(norms=init_norms())
     return state
 
   shapes = jax.eval_shape(init, params)

@@ -34,7 +34,7 @@ from rtune.training.update import (
   by_decision,
 )
 
-_OWN = ("mean", "std", "min", "max", "alike", "invalid")  # below reward/ in the log
+_OWN = ("mean", "std", "min", "max", "alike", "invalid", "unjudged")  # below reward/ in the log
 
 
 def reinforce(making: Making, scoring: Scoring | None = None) -> Programs:
@@ -193,7 +193,9 @@ def reward_update(making: Making):
     gap = jnp.max(jnp.abs(aux.pop("log_prob") - sampled.log_prob))
     if making.running:
       state = follow.follow(making, state, aux.pop("best"), batch)
-    state, metrics = apply_update(state, making.optimizer, grads, loss, jnp.any(scores.valid))
+    state, metrics = apply_update(
+      state, making.optimizer, grads, loss, jnp.any(scores.valid), settings.optim.skip_above
+    )
     state = follow.averaged(state, follow.teacher_decay(settings))
     metrics |= {name: getattr(state, name) for name in ("unrewarded", "unrewarded_in_a_row")}
     metrics |= by_decision(aux, ("entropy", "kl")) | {"log_prob_gap": gap}
@@ -230,6 +232,7 @@ def _reward_metrics(scores: Scores, compared: Array) -> Metrics:
     "reward/max": jnp.max(highest),
     "reward/alike": jnp.mean(lowest >= highest),
     "reward/invalid": jnp.sum(~valid),
+    "reward/unjudged": jnp.sum(~jnp.any(valid, axis=1)),
     "advantage_std": jnp.std(compared),
   }
 

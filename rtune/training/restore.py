@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from rtune import commands
 from rtune import config as configs
 from rtune.config.names import build_part
 from rtune.devices import sharding
@@ -37,7 +38,7 @@ def restore(workdir: str | pathlib.Path) -> Restored:
   Raises:
     UsageError: the folder is not a workdir, or its config names code that is not there.
   """
-  folder = pathlib.Path(workdir).expanduser()
+  folder = commands.local(workdir, "workdir")
   config = run_files.read_config(folder)
   task = load(build_part(config.task, "task"), folder)
   mesh = sharding.make_mesh(devices=jax.local_devices())
@@ -88,7 +89,7 @@ def load_params(run: Restored, phase: str = "") -> tuple[str, Any]:
       f"{error}. Give its view an `unlabeled` that has it."
     ) from error
   shapes = jax.eval_shape(run.policy.init, jax.random.key(0), inputs)
-  params = uvim_weights.load_params(_weights_path(run, phase), shapes)
+  params = uvim_weights.load_params(run_files.whole(_weights_path(run, phase)), shapes)
   return phase, jax.device_put(params, sharding.replicated(run.mesh))
 
 

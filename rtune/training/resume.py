@@ -13,7 +13,7 @@ from rtune.store import run_files
 from rtune.store.checkpoint import Checkpoints
 from rtune.training import code_weights
 from rtune.training.phases import Phase, assemble, phase_of, planned
-from rtune.training.setup import Setup, example_inputs
+from rtune.training.setup import Setup, first_inputs
 
 
 def check(setup: Setup, folder: pathlib.Path, saves: Checkpoints) -> None:
@@ -52,11 +52,12 @@ def _check_results(
   place = order.index(name)
   before, behind = order[:place], order[place + 1 :]
   path = folder / run_files.RESULTS
-  if jax.process_index() == 0 and before and not path.is_file():
+  problem = run_files.results_problem(folder) if jax.process_index() == 0 else ""
+  if problem and (before or path.is_file()):
     rows = read_metrics(folder)
     lost = {phase: spans[phase] for phase in before}
-    said = ", ".join(run_files.rebuild_results(folder, lost, rows))
-    console.warn(f"{path} was missing; it is made anew from weights and log, for {said}.")
+    said = ", ".join(run_files.rebuild_results(folder, lost, rows)) or "nothing yet"
+    console.warn(f"{path} was {problem}; it is made anew from weights and log, for {said}.")
   processes.barrier("results")
   results = run_files.read_results(folder)
   wrong = {phase: "it is complete already" for phase in behind if phase in results}
@@ -73,7 +74,7 @@ def _check_results(
 def _assembled(setup: Setup, phase: Phase) -> Any:
   """The phase put together from shapes alone."""
   if phase.learns.answers:
-    inputs = example_inputs(setup.task, setup.val[0])
+    inputs = first_inputs(setup)
     params = jax.eval_shape(setup.policy.init, jax.random.key(0), inputs)
   else:
     params = code_weights.shapes(setup.task)

@@ -7,6 +7,7 @@ Dimension key:
 """
 
 import inspect
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,14 +17,15 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
 from rtune import config as configs
-from rtune.config.names import resolve
+from rtune.config.names import one_line, parameters_of, resolve
 from rtune.devices import processes, sharding
-from rtune.errors import UsageError
+from rtune.errors import RewardError, RtuneError, UsageError
 from rtune.rewards.mark import host_options
 from rtune.tasks.task import Task, knowledge
-from rtune.training.host import CREDIT, HostReward
+from rtune.training.host import CREDIT, HostReward, check_keys
 
 RUNNING = "running"  # the parameter of rewards that read a running statistic
+_LONGEST = 300  # characters of somebody's error
 _NEEDS_VALUES = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
 
 
@@ -69,7 +71,7 @@ def make_scoring(reward: configs.Reward, task: Task, mesh: Mesh) -> Scoring:
   rewards = named_rewards(reward, task)
   hosted = [one for one in rewards if host_options(one.call) is not None]
   inside = [one for one in rewards if host_options(one.call) is None]
-  device = _on_device(inside, task) if inside else None
+  device = rewards_on_device(inside, task) if inside else None
   reads = any(one.running for one in rewards)
   if not hosted:
     return Scoring(jax.jit(lambda *given: _scores(rewards, device(*given))), True, reads)
@@ -99,19 +101,19 @@ def named_rewards(reward: configs.Reward, task: Task) -> list[Named]:
       count += 1
       name = f"{stem}_{count}"
     args = with_known(call, part.args, task)
-    reads = RUNNING in inspect.signature(call).parameters
+    reads = RUNNING in parameters_of(call)
     found.append(Named(name, part.weight, call, args, part.fn, reads))
   return found
 
 
-def with_known(fn: Callable, args: Mapping[str, Any], task: Task) -> dict[str, Any]:
+def with_known(fn: Any, args: Mapping[str, Any], task: Task) -> dict[str, Any]:
   """Arguments for a function, and with them what the task knows and the function has a name for."""
-  known = knowledge(task).knows(inspect.signature(fn).parameters.keys())
+  known = knowledge(task).knows(parameters_of(fn))
   return {**known, **args}
 
 
-def _on_device(rewards: Sequence[Named], task: Task):
-  """Decode, then all rewards mapped over B and S: {name: {part: [B, S]}}."""
+def rewards_on_device(rewards: Sequence[Named], task: Task):
+  """Decode, then all rewards mapped over B and S: {name: {part: [B, S]}}; to be traced."""
 
   def score(frozen, actions, batch, running=None):
     def one(prediction, truth):
@@ -133,10 +135,23 @@ def _call(reward: Named, prediction, truth, running) -> dict[str, Array]:
       f"{reward.key} needs concrete numbers (numpy, if, float()). Mark it with @on_host from "
       "rtune.rewards.mark, or write it in jax.numpy."
     ) from error
-  except TypeError as error:
-    raise UsageError(
-      f"{reward.key} cannot be called so: {error}. See config.reward.args."
-    ) from error
+  except RtuneError:
+    raise
+  except (Exception, SystemExit) as error:
+    if isinstance(error, TypeError) and error.__traceback__.tb_next is None:
+      raise UsageError(
+        f"{reward.key} cannot be called so: {error}. See config.reward.args."
+      ) from error
+    raise RewardError(_in_users_file(reward, error)) from error
+
+
+def _in_users_file(reward: Named, error: BaseException) -> str:
+  """One line for an error of a reward: the last line of its own file, and what was wrong."""
+  file = getattr(getattr(inspect.unwrap(reward.call), "__code__", None), "co_filename", "")
+  lines = [line for frame, line in traceback.walk_tb(error.__traceback__)
+           if frame.f_code.co_filename == file]  # fmt: skip
+  where = f"{file}, line {lines[-1]}: " if lines else ""
+  return f"the reward {reward.key} raised: {where}{one_line(error)[:_LONGEST]}"
 
 
 def _on_host(calls: Mapping[str, HostReward], task: Task, mesh: Mesh):
@@ -180,7 +195,8 @@ def _as_parts(result: Any, name: str) -> dict[str, Array]:
   """A reward's scalar or dict as a dict of float32 scalars, and of credit [T] where it is given."""
   parts = dict(result) if isinstance(result, Mapping) else {"reward": result}
   if "reward" not in parts:
-    raise UsageError(f"{name} returned a dict without 'reward'; its keys are {sorted(parts)}.")
+    raise UsageError(f"{name} returned a dict without 'reward'; its keys are {list(parts)}.")
+  check_keys(parts, name)
   parts = {key: jnp.asarray(value, jnp.float32) for key, value in parts.items()}
   for key, value in parts.items():
     if value.ndim != (1 if key == CREDIT else 0):

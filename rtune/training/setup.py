@@ -1,7 +1,6 @@
 """From a config to the things it names: sources, task, policy, mesh."""
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -10,20 +9,20 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh
 
 from rtune import config as configs
-from rtune.config.names import build_part, check_args, resolve
+from rtune.config.names import build_part, check_args, parameters_of, resolve
+from rtune.data import unreadable
 from rtune.data.cached import Cached
 from rtune.data.class_counts import count_classes
 from rtune.data.source import Example, Source
-from rtune.devices import processes, sharding
+from rtune.devices import sharding
 from rtune.errors import UsageError
 from rtune.metrics.metric import Metric
 from rtune.policies.policy import Inputs, Policy
 from rtune.policies.space import Labels
 from rtune.tasks.task import Task, bind, settings, view
-from rtune.training import choosing, follow, sources
+from rtune.training import choosing, follow, identity, sources, trial
 from rtune.training.advantages import named
 from rtune.training.losses import OFFERED
-from rtune.training.optim import check_optim
 from rtune.training.scoring import RUNNING, with_known
 
 
@@ -54,8 +53,6 @@ def prepare(config: configs.Config) -> Setup:
     UsageError: names or sizes that do not fit each other or this machine.
     DataError: what is wrong with the data, as one report.
   """
-  for name in config.phases:
-    check_optim(getattr(config, name).optim, getattr(config, name).steps, f"config.{name}.optim")
   mesh = sharding.make_mesh()
   _check_batches(config, mesh)
   train, val, splits, target, found = sources.open_all(config.data)
@@ -73,8 +70,11 @@ def prepare(config: configs.Config) -> Setup:
       f"config.eval_beam is {config.eval_beam}, but {config.policy.fn} has no other search than "
       "its best answer; set it to 1."
     )
-  jax.eval_shape(policy.init, jax.random.key(0), example_inputs(task, val[0]))
-  processes.same_everywhere(configs.to_json(config), "the config")
+  raw = unreadable.first(val, config.data.on_error == "skip")
+  jax.eval_shape(policy.init, jax.random.key(0), example_inputs(task, raw))
+  identity.check(config, {"data.train": train, "data.val": val, **splits})
+  if "reward" in config.phases:
+    trial.try_rewards(config.reward, task, raw)
   _check_adapting(config, task, target)
   if config.data.cache_mb:
     train, val = (Cached(source, config.data.cache_mb) for source in (train, val))
@@ -89,12 +89,18 @@ def build_policy(config: configs.Config, task: Task) -> Policy:
   `config.model` that it has a parameter for.
   """
   build = resolve(config.policy.fn)
-  parameters = inspect.signature(build).parameters
+  parameters = parameters_of(build)
   model = {f.name: getattr(config.model, f.name) for f in dataclasses.fields(config.model)}
   args = {name: value for name, value in model.items() if name in parameters}
   args |= config.policy.args
   check_args(build, args, "policy", given=1)
   return build(task.space(), **args)
+
+
+def first_inputs(setup: Setup) -> Inputs:
+  """What a policy sees of the first image of the validation data."""
+  raw = unreadable.first(setup.val, setup.config.data.on_error == "skip")
+  return example_inputs(setup.task, raw)
 
 
 def example_inputs(task: Task, raw: Example) -> Inputs:
@@ -113,7 +119,7 @@ def metrics_of(config: configs.Config, task: Task, fast: bool = False) -> list[M
   for place, part in enumerate(parts):
     build = resolve(part.fn)
     args = with_known(build, part.args, task)
-    if fast and "fast" in inspect.signature(build).parameters:
+    if fast and "fast" in parameters_of(build):
       args["fast"] = True
     check_args(build, args, f"metrics[{place}]")
     found.append(build(**args))
@@ -129,7 +135,7 @@ def check_phase(task: Task, config: configs.Config, name: str) -> None:
   _check_part(supervised, f"{name}.supervised", given=4)
   for place, part in enumerate(losses):
     loss, key = readers[part.fn], f"{name}.losses[{place}]"
-    parameters = inspect.signature(loss).parameters
+    parameters = parameters_of(loss)
     whole = next(iter(parameters), "") == "scored"
     check_args(loss, part.args, key, 0 if whole else 4, OFFERED if whole else ())
     if whole and "reference" in parameters and name != "reward":
@@ -185,7 +191,7 @@ def _with_counts(config: configs.Config, train: Source) -> configs.Config:
 
 def _wants_counts(fn: str, args: Collection[str]) -> bool:
   name = "class_counts"
-  return bool(fn) and name not in args and name in inspect.signature(resolve(fn)).parameters
+  return bool(fn) and name not in args and name in parameters_of(resolve(fn))
 
 
 def _check_names(config: configs.Config, task: Task) -> None:

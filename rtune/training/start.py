@@ -17,7 +17,7 @@ from rtune.policies.networks import PATH
 from rtune.store import run_files, uvim_weights, vit_weights, warm_start, weights
 from rtune.tasks.task import load
 from rtune.training import code_weights
-from rtune.training.setup import Setup, example_inputs
+from rtune.training.setup import Setup, first_inputs
 
 
 def policy(setup: Setup, folder: pathlib.Path) -> Any:
@@ -110,7 +110,7 @@ def _sizes_at(config: configs.Config) -> str:
 
 def _shapes(setup: Setup) -> tuple[Any, Any, Any]:
   """Inputs to make parameters with, their shapes, and where they live."""
-  inputs = example_inputs(setup.task, setup.val[0])
+  inputs = first_inputs(setup)
   inputs = jax.tree.map(lambda x: np.concatenate([x] * setup.mesh.size), inputs)
   shapes = jax.eval_shape(setup.policy.init, jax.random.key(0), inputs)
   strategy = "fsdp" if setup.config.shard_parameters else "replicate"
@@ -148,4 +148,4 @@ def _imitated_weights(config: configs.Config, folder: pathlib.Path) -> pathlib.P
     raise UsageError(
       f"There is no {path} to start from: add 'mle' to config.phases, or set config.init_from."
     )
-  return path
+  return run_files.whole(path)

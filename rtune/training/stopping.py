@@ -3,11 +3,19 @@
 import contextlib
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 from rtune.display import console
 from rtune.errors import Preempted
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+def _usual(number: signal.Signals, action: Any) -> Any:
+  """What a signal does the second time; background jobs of a shell are told to ignore Ctrl-C."""
+  if action is not signal.SIG_IGN:
+    return action
+  return signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
 
 
 class StopRequest:
@@ -33,7 +41,7 @@ def on_signals() -> Iterator[StopRequest]:
     del frame
     request.signal = signal.Signals(number)
     for other, action in previous.items():
-      signal.signal(other, action)
+      signal.signal(other, _usual(other, action))
     console.say(f"{request.signal.name}: stopping after this step; once more stops at once.")
 
   try:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from rtune.policies.policy import Policy
 from rtune.rewards.running import Running
@@ -23,7 +23,21 @@ from rtune.tasks.task import Task
 
 Batch = Mapping[str, Array]
 Metrics = dict[str, Array]
+_SETTLED, _DECAY = 20, 0.98  # steps until norms say what is usual; what one step weighs then
 Step = Callable[["State", Batch], tuple["State", Metrics]]
+
+
+class Norms(NamedTuple):
+  """What the norms of gradients usually are.
+
+  Attributes:
+    mean: running, of so many steps as `count` says, those far above it cut.
+    spikes: updates that were left out because their norm was far above it.
+  """
+
+  mean: Float[Array, ""]
+  count: Int[Array, ""]
+  spikes: Int[Array, ""]
 
 
 class State(NamedTuple):
@@ -39,6 +53,7 @@ class State(NamedTuple):
     unrewarded_in_a_row: those since the last batch that had one.
     running: what `config.<phase>.running` follows in the predictions; None where it names nothing.
     teacher: a mean of the parameters so far, which labels images; None where nobody asks for it.
+    norms: of gradients so far; None where no update is left out for its own.
   """
 
   step: Int[Array, ""]
@@ -50,6 +65,7 @@ class State(NamedTuple):
   unrewarded_in_a_row: Int[Array, ""]
   running: Any = None
   teacher: Any = None
+  norms: Norms | None = None
 
 
 class Programs(NamedTuple):
@@ -162,13 +178,19 @@ def apply_update(
   grads: Any,
   loss: Array,
   rewarded: Array | bool = True,
+  skip_above: float = 0.0,
 ) -> tuple[State, Metrics]:
-  """Applies the update if everything in it is finite and `rewarded`, else keeps the state."""
+  """Applies the update if everything in it is finite and `rewarded`, else keeps the state.
+
+  Where the state has `norms`, an update is left out as well if the norm of its gradient is more
+  than `skip_above` times the running one.
+  """
   grad_norm = optax.tree.norm(grads)
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   # The updates too: finite gradients can overflow in the optimizer, and that would stay.
   finite = jnp.isfinite(loss + grad_norm + optax.tree.norm(updates))
-  applied = finite & rewarded
+  usual, norms = _compare(state.norms, grad_norm, finite & rewarded, skip_above)
+  applied = finite & rewarded & usual
   params = optax.apply_updates(state.params, updates)
 
   def keep(new, old):
@@ -187,6 +209,7 @@ def apply_update(
     (state.unrewarded_in_a_row + 1) * unrewarded,
     state.running,
     state.teacher,
+    norms,
   )
   metrics = {
     "loss": loss,
@@ -194,7 +217,29 @@ def apply_update(
     "skipped": new_state.skipped,
     "skipped_in_a_row": new_state.skipped_in_a_row,
   }
+  if norms is not None:
+    metrics["spikes"] = norms.spikes
   return new_state, metrics
+
+
+def _compare(
+  norms: Norms | None, norm: Array, counts: Array, skip_above: float
+) -> tuple[Array | bool, Norms | None]:
+  """Whether a norm is as usual, and the norms with it; only what `counts` changes them."""
+  if norms is None:
+    return True, None
+  usual = (norms.count < _SETTLED) | (norm <= skip_above * norms.mean)
+  # Cut, so that one spike changes little, but not left out: what stays high becomes usual.
+  seen = jnp.where(usual, norm, skip_above * norms.mean)
+  decay = jnp.minimum(norms.count.astype(norm.dtype) / (norms.count + 1).astype(norm.dtype), _DECAY)
+  mean = decay * norms.mean + (1 - decay) * seen
+  new = Norms(mean, norms.count + 1, norms.spikes + (1 - usual.astype(jnp.int32)))
+  return usual, jax.tree.map(lambda n, o: jnp.where(counts, n, o), new, norms)
+
+
+def init_norms() -> Norms:
+  """Before the first step."""
+  return Norms(jnp.zeros(()), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
 
 def by_decision(aux: Metrics, names: Sequence[str]) -> Metrics:

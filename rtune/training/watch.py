@@ -3,6 +3,7 @@
 A few updates are left out; too many in a row end the run.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,15 +24,20 @@ _COUNTS = {
 _COPIED = "copied"
 
 
+_MOST_TOLD = 5  # updates left out that are told one by one
+
+
 class Watch:
   """Looks at each step's counters, one step late: so the device never waits for the host.
 
   Args:
     limit: so many updates in a row that were not applied, for one reason, end the run.
+    examples: step -> what messages say of its batch.
   """
 
-  def __init__(self, limit: int):
-    self._limit = limit
+  def __init__(self, limit: int, examples: Callable[[int], str]):
+    self._limit, self._examples = limit, examples
+    self._told = 0
     self._last: tuple[int, dict[str, Any]] | None = None
 
   def look(self, step: int, metrics: dict[str, Any]) -> None:
@@ -63,5 +69,11 @@ class Watch:
       if bad >= self._limit:
         what, mend = _COUNTS[name]
         raise NumericError(
-          f"step {step}: the last {bad} {what}. The last good checkpoint is kept; {mend}."
+          f"step {step}: the last {bad} {what}. The last good checkpoint is kept; {mend}. Of the "
+          f"last step: {self._examples(step)}."
+        )
+      if bad and name == "skipped_in_a_row" and self._told < _MOST_TOLD:
+        self._told += 1
+        console.warn(
+          f"step {step}: the update was not finite and was left out; {self._examples(step)}."
         )

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from rtune.config import Part, load, names
+from rtune.config import Part, load, moved, names
 from rtune.config.names import build_part, check_args, resolve
 from rtune.errors import DataError, UsageError
 
@@ -131,13 +131,13 @@ def test_old_names_of_what_has_moved_go_on_working(name):
   module, _, attribute = name.partition(":")
   # An entry must never hide a module that exists.
   assert importlib.util.find_spec(module) is None
-  new = importlib.import_module(names._MOVED[module])
+  new = importlib.import_module(moved._MOVED[module])
   assert resolve(name) is getattr(new, attribute)
-  assert resolve(f"{names._MOVED[module]}:{attribute}") is getattr(new, attribute)
+  assert resolve(f"{moved._MOVED[module]}:{attribute}") is getattr(new, attribute)
 
 
 def test_every_module_that_has_moved_is_tried():
-  assert sorted(names._MOVED) == sorted({name.partition(":")[0] for name in OLD_NAMES})
+  assert sorted(moved._MOVED) == sorted({name.partition(":")[0] for name in OLD_NAMES})
 
 
 def test_a_file_is_executed_once(write, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
+from rtune.data import slow
 from rtune.data.loader import eval_batches, train_batches
 from rtune.errors import DataError, UsageError
 
@@ -301,3 +302,28 @@ def test_eval_errors_name_the_example():
     evaluate(Numbers(10), fail_at(7, DataError("truncated")), batch_size=4)
   with pytest.raises(UsageError, match="make it a multiple of 3"):
     evaluate(Numbers(10), batch_size=4, process_count=3)
+
+
+class Hanging:
+  """A source whose third example takes its time."""
+
+  def __len__(self):
+    return 8
+
+  def __getitem__(self, index):
+    if index == 2:
+      time.sleep(0.8)
+    return {"image": np.zeros((2, 2, 3), np.uint8), "image_id": index}
+
+
+def test_a_read_that_hangs_is_named(monkeypatch, capsys):
+  monkeypatch.setattr(slow, "SLOW_S", 0.2)
+  batches = eval_batches(
+    Hanging(), lambda raw, rng: {"x": np.float32(0)}, batch_size=2, num_threads=1, prefetch=1
+  )
+  assert len(list(batches)) == 4
+  told = capsys.readouterr().err
+  assert "example 2 of Hanging has been read for" in told
+  assert "example 2 of Hanging is read after 1 s" in told
+  assert told.count("example ") == 2
+  assert not [thread for thread in threading.enumerate() if thread.name == "slow-reads"]

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,8 +18,9 @@ import numpy as np
 import optax
 import pytest
 
+from rtune import disk
 from rtune.errors import StorageError, UsageError
-from rtune.store import checkpoint, manifest
+from rtune.store import manifest
 from rtune.store.checkpoint import Checkpoints
 
 
@@ -158,19 +160,39 @@ def damage_manifest(folder):
   return folder / manifest.FILE
 
 
+def other_manifest(text):
+  """JSON of another shape in the manifest's place."""
+
+  def damage(folder):
+    (folder / manifest.FILE).write_text(text)
+    return folder / manifest.FILE
+
+  return damage
+
+
+def damage_manifest_folder(folder):
+  (folder / manifest.FILE).unlink()
+  (folder / manifest.FILE).mkdir()
+  return folder / manifest.FILE
+
+
 def damage_no_manifest(folder):
   (folder / manifest.FILE).unlink()
   return folder / manifest.FILE
 
 
 def damage_empty(folder):
-  folder.rename(folder.with_name("x"))
+  shutil.rmtree(folder)
   folder.mkdir()
   return folder / manifest.FILE
 
 
 DAMAGES = [damage_truncate, damage_flip, damage_remove, damage_meta]
 DAMAGES += [damage_manifest, damage_no_manifest, damage_empty]
+DAMAGES += [damage_manifest_folder]
+OTHER = ("null", "[]", "3", '"text"', "{}", '{"schema": 1, "files": []}', "[" * 100_000)
+OTHER += ('{"schema": "1x", "files": {}}', '{"schema": 1, "files": {"a": 3}}', "\x00\xff")
+DAMAGES += [pytest.param(other_manifest(text), id=text[:30]) for text in OTHER]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -221,7 +243,8 @@ def test_strange_things_in_the_folder_are_left_alone(tmp_path, caplog):
   save_steps(tmp_path, [1, 2, 3])
   assert restore(tmp_path)[0] == 3
   assert names(tmp_path) == sorted([*strange, "99", "2", "3"])
-  assert not caplog.records
+  told = [record.getMessage() for record in caplog.records]
+  assert len(told) == 2 and all("-3, 007, 12abc, 99, notes, x.corrupt.old" in t for t in told)
 
 
 def test_newer_layout_is_refused(tmp_path):
@@ -366,10 +389,10 @@ except StorageError as error:
 
 def test_full_disk_is_told_in_one_line(tmp_path, monkeypatch, capfd):
   save_steps(tmp_path, [1])
-  usage = checkpoint.shutil.disk_usage(tmp_path)
+  usage = disk.shutil.disk_usage(tmp_path)
   checkpoints = Checkpoints(tmp_path)
   with monkeypatch.context() as patch:
-    patch.setattr(checkpoint.shutil, "disk_usage", lambda _: usage._replace(free=9000))
+    patch.setattr(disk.shutil, "disk_usage", lambda _: usage._replace(free=9000))
     with pytest.raises(StorageError, match=r"step 2 .*disk is full \(9,000 bytes free, 1,07"):
       checkpoints.save(2, make_state(2), {})
   assert names(tmp_path) == ["1"]
@@ -390,6 +413,8 @@ def test_failure_to_write_is_told_at_the_next_step_and_harms_nothing(tmp_path):
   assert after_retry == "['2', '4']"
   assert at_close.startswith("step 5 could not be saved")
   assert process.returncode == 0, errors
+  assert "Traceback" not in errors and "never retrieved" not in errors
+  assert "RuntimeError" in tmp_path.with_suffix(".log").read_text()
   assert restore_on_one_device(tmp_path) == 4
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -140,3 +141,28 @@ def test_unwritable_folder(tmp_path):
   with pytest.raises(UsageError, match="cannot be written"), workdir.lock(folder):
     pass
   os.chmod(tmp_path, 0o700)
+
+
+def from_the_future(tmp_path):
+  """A lock of another machine, dated an hour ahead."""
+  file = tmp_path / workdir.FILE
+  file.write_text(json.dumps({"pid": 1, "host": "elsewhere", "since": "tomorrow"}))
+  os.utime(file, (time.time() + 3600,) * 2)
+  return file
+
+
+def test_a_lock_from_the_future_does_not_hold_for_ever(tmp_path, monkeypatch, caplog):
+  monkeypatch.setattr(workdir, "BEAT_S", 0.2)
+  from_the_future(tmp_path)
+  with workdir.lock(tmp_path):
+    assert "taking over from process 1 on elsewhere" in caplog.text
+
+
+def test_a_live_holder_whose_clock_is_ahead_is_respected(tmp_path, monkeypatch):
+  monkeypatch.setattr(workdir, "BEAT_S", 2.0)
+  file = from_the_future(tmp_path)
+  beat = threading.Timer(0.3, lambda: os.utime(file, (time.time() + 3610,) * 2))
+  beat.start()
+  with pytest.raises(UsageError, match="elsewhere"), workdir.lock(tmp_path):
+    pass
+  beat.join()

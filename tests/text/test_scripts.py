@@ -1,4 +1,3 @@
-
 """Words of all scripts, against the official tokenizer and scorers (tests/golden/scripts.py)."""
 
 import importlib.util

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import time
 from typing import NamedTuple
 
@@ -134,3 +136,35 @@ def test_inputs_cannot_be_changed():
   with pytest.raises(RewardError, match="read-only"):
     call(fn)
   assert PREDICTIONS.value.max() == 5
+
+
+@pytest.mark.parametrize("timeout_s", [0.0, 5.0])
+def test_sys_exit_is_an_error_of_the_reward(timeout_s):
+  @on_host
+  def fn(prediction, truth):
+    sys.exit(0)
+
+  with pytest.raises(RewardError, match="SystemExit: 0"):
+    call(fn, timeout_s=timeout_s)
+
+
+FORKS = """
+import os, sys
+import numpy as np
+from rtune.rewards.mark import on_host
+from rtune.training.host import HostReward
+
+@on_host
+def fn(prediction, truth):
+  child = os.fork()
+  if not child:
+    sys.exit(0)
+  return float(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+print(HostReward(fn, "fn", {}, False, 0.0)(np.zeros((1, 1)), np.zeros(1))["reward"])
+"""
+
+
+def test_a_child_that_a_reward_forks_does_not_go_on_as_the_run():
+  done = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=60)
+  assert done.stdout.splitlines() == ["[[1.]]"], done.stderr

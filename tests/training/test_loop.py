@@ -66,6 +66,7 @@ def test_a_run_leaves_all_that_is_promised(tiny_run):
   assert {p.name for p in (tiny_run / "weights").iterdir()} == {
     "mle.safetensors",
     "reward.safetensors",
+    "manifest.json",
   }
   assert any((tiny_run / "tensorboard").iterdir())
   kept = {int(path.name) for path in (tiny_run / "checkpoints").iterdir()}

@@ -8,9 +8,9 @@ import pytest
 
 from rtune import config as configs
 from rtune.config.names import resolve
-from rtune.errors import UsageError
+from rtune.errors import StorageError, UsageError
 from rtune.store import run_files
-from rtune.training import loop
+from rtune.training import loop, restore
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -107,13 +107,48 @@ def test_lost_results_without_weights(finished, tmp_path):
     loop.run(config_with(), str(folder))
 
 
-@pytest.mark.parametrize("text", ["", "{", "null", "[]", '{"mle": 3}', "\x00\x01"])
+@pytest.mark.parametrize(
+  "text", ["", "{", "null", "[]", '{"mle": 3}', "\x00\x01", '{"mle": {"x": []}}', "[" * 100_000]
+)
 def test_damaged_results(finished, tmp_path, text):
   folder = tmp_path / "run"
   shutil.copytree(finished, folder)
   (folder / "results.json").write_text(text)
-  with pytest.raises(UsageError, match=r"results\.json is damaged"):
+  found = loop.run(config_with(), str(folder))
+  for phase, values in run_files.read_results(finished).items():
+    if phase != "seconds":
+      assert found[phase] == values
+
+
+def test_damaged_results_without_weights(finished, tmp_path):
+  folder = tmp_path / "run"
+  shutil.copytree(finished, folder)
+  (folder / "results.json").write_text("{")
+  flip(folder / "weights" / "mle.safetensors")
+  with pytest.raises(UsageError, match=r"missing or damaged.*cannot be made anew.*phase mle"):
     loop.run(config_with(), str(folder))
+
+
+def flip(file: pathlib.Path) -> None:
+  """One bit, in the last number."""
+  content = bytearray(file.read_bytes())
+  content[-3] ^= 4
+  file.write_bytes(content)
+
+
+def test_a_flipped_bit_in_weights_is_seen_by_all_who_read_them(half, finished, tmp_path):
+  flip(half / "weights" / "mle.safetensors")
+  shutil.rmtree(half / "checkpoints")  # so that tuning starts anew, from these weights
+  with pytest.raises(StorageError, match=r"mle\.safetensors was altered") as caught:
+    loop.run(config_with(), str(half))
+  assert "\n" not in str(caught.value)
+  with pytest.raises(StorageError, match=r"mle\.safetensors was altered"):
+    loop.run(config_with(init_from=str(half), phases=("reward",)), str(tmp_path / "other"))
+  run = restore.restore(half)
+  with pytest.raises(StorageError, match=r"mle\.safetensors was altered"):
+    restore.load_params(run, "mle")
+  (half / "weights" / "manifest.json").unlink()  # changed on purpose
+  assert restore.load_params(run, "mle")[0] == "mle"
 
 
 def test_old_names_of_code_are_the_same_config(tmp_path):

@@ -49,3 +49,21 @@ def test_handlers_come_back_after_an_error():
   with pytest.raises(ZeroDivisionError), stopping.on_signals():
     _ = 1 / 0
   assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_in_a_background_job_the_second_signal_counts_too(capsys):
+  """A shell starts such jobs with SIGINT ignored, which its children inherit."""
+  before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+  def command():
+    with stopping.on_signals() as stop:
+      signal.raise_signal(signal.SIGINT)
+      assert stop.signal == signal.SIGINT
+      signal.raise_signal(signal.SIGINT)
+      pytest.fail("still here")
+
+  try:
+    assert commands.guarded(command) == 130
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+  finally:
+    signal.signal(signal.SIGINT, before)
