@@ -171,6 +171,7 @@ def main(args: Sequence[str]) -> int:
   add("--phase", default="", help="whose weights; default: the last phase that is finished")
   add("--score_threshold", type=float, default=0.0, help="leave out what has a lower score")
   add("--beam", type=commands.positive, default=1, help="size of beam search; 1 = greedy")
+  add("--passes", type=commands.positive, help="of a recursive restorer; default: as in training")
   add("--batch_size", type=commands.positive, help="images a step; default: as in evaluation")
   return commands.guarded(lambda: _command(parser.parse_args(args)))
 
@@ -184,6 +185,8 @@ def _command(flags: argparse.Namespace) -> None:
   # Few images need no batch of hundreds.
   batch_size = flags.batch_size or min(most, -(-len(paths) // devices) * devices)
   run = restore.with_batch_size(run, batch_size)
+  if flags.passes:
+    run = restore.with_policy(run, passes=flags.passes)
   phase, params = restore.load_params(run, flags.phase)
   if not phase_of(phase).learns.answers:
     raise UsageError(

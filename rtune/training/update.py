@@ -39,6 +39,7 @@ class State(NamedTuple):
     unrewarded_in_a_row: those since the last batch that had one.
     running: what `config.<phase>.running` follows in the predictions; None where it names nothing.
     teacher: a mean of the parameters so far, which labels images; None where nobody asks for it.
+    kept: what else a phase keeps, such as critics and a replay; None for most.
   """
 
   step: Int[Array, ""]
@@ -50,6 +51,7 @@ class State(NamedTuple):
   unrewarded_in_a_row: Int[Array, ""]
   running: Any = None
   teacher: Any = None
+  kept: Any = None
 
 
 class Programs(NamedTuple):
@@ -75,6 +77,7 @@ class Making(NamedTuple):
     reference: parameters that tuning starts from; read where a loss asks for them.
     clock: context manager that adds up seconds under a name.
     running: the statistic that rewards and losses may read, if there is one.
+    reward: what judges answers, from the config.
   """
 
   task: Task
@@ -88,6 +91,7 @@ class Making(NamedTuple):
   reference: Any
   clock: Callable[[str], Any]
   running: Running | None = None
+  reward: Any = None
 
 
 class Learned(NamedTuple):
@@ -187,6 +191,7 @@ def apply_update(
     (state.unrewarded_in_a_row + 1) * unrewarded,
     state.running,
     state.teacher,
+    state.kept,
   )
   metrics = {
     "loss": loss,
