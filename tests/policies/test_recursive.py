@@ -27,9 +27,12 @@ from rtune.policies.space import Image
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 TOY = pathlib.Path(__file__).with_name("picture_toy.py")
-assert_compiled_as_plain, flat, inputs_of, random_params = (
+ADVANTAGES, assert_compiled_as_plain, assert_mean, flat, gradients, inputs_of, random_params = (
   resolve(f"{TOY}:{name}")
-  for name in ("assert_compiled_as_plain", "flat", "inputs_of", "random_params")
+  for name in (
+    *("ADVANTAGES", "assert_compiled_as_plain", "assert_mean", "flat", "gradients", "inputs_of"),
+    "random_params",
+  )
 )
 TINY = {
   "passes": 2,
@@ -238,3 +241,37 @@ def test_the_noise_estimate_is_the_deviation_of_white_noise():
 def test_wrong_settings_are_named(setting, value, message):
   with pytest.raises(UsageError, match=message):
     recursive(Image(16, 16, 1), **{setting: value})
+
+
+@pytest.fixture(scope="module")
+def measured():
+  """Gradients of many steps, and of the expectation over choices, by quadrature: of one patch."""
+  policy, params, inputs = tiny(
+    height=8, width=8, passes=1, antithetic=False, learn_noise=True, done_at=1.0
+  )
+  control = policy.control
+  nodes, weights = np.polynomial.hermite_e.hermegauss(15)
+  both = jnp.asarray(np.stack(np.meshgrid(nodes, nodes), -1).reshape(-1, 2), jnp.float32)
+  weight = jnp.asarray(np.outer(weights, weights).ravel() / weights.sum() ** 2, jnp.float32)
+
+  def judge(actions, inputs):
+    apart = (actions["image"] - (1 - inputs["image"])[:, None]) ** 2
+    return -apart.mean((2, 3, 4))[..., None]
+
+  def loss(params):
+    best = jax.tree.map(lambda x: x[:, None], policy.best(params, inputs))
+    at = jax.lax.stop_gradient(policy.score(params, inputs, best).outputs["choices"])
+    choices = at.mean + at.scale * both[None, :, None]
+    actions = control.play(params, inputs, choices)
+    earned = jax.lax.stop_gradient(judge(actions, inputs))
+    log_prob = policy.score(params, inputs, actions).log_prob
+    return -jnp.mean(jnp.sum(weight[None, :, None] * earned * log_prob, axis=1))
+
+  return gradients(policy, params, inputs, judge), flat(jit_once(jax.grad(loss))(params))
+
+
+@pytest.mark.parametrize("advantage", ADVANTAGES)
+def test_gradient_of_the_expected_reward(measured, advantage):
+  rows, exact = measured
+  want = (0.75 if advantage == "group_mean" else 1) * exact
+  assert_mean(rows["credit", advantage], want, 0.3 if advantage == "none" else 0.12)
