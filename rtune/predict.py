@@ -195,6 +195,7 @@ def main(args: Sequence[str]) -> int:
   add("--phase", default="", help="whose weights; default: the last phase that is finished")
   add("--score_threshold", type=float, default=0.0, help="leave out what has a lower score")
   add("--beam", type=commands.positive, default=1, help="size of beam search; 1 = greedy")
+  add("--passes", type=commands.positive, help="of a recursive restorer; default: as in training")
   add("--batch_size", type=commands.positive, help="images a step; default: as in evaluation")
   return reading.run(parser, args, _command, lambda flags: [flags.workdir], data=True)
 
@@ -209,6 +210,8 @@ def _command(flags: argparse.Namespace, data: Mapping[str, Any]) -> None:
   usual = 1 if view(run.task).own_size else min(most, -(-len(paths) // devices) * devices)
   batch_size = flags.batch_size or usual
   run = restore.with_batch_size(run, batch_size)
+  if flags.passes:
+    run = restore.with_policy(run, passes=flags.passes)
   max_pixels = _max_pixels(run, data)
   phase, params = restore.load_params(run, flags.phase)
   if not phase_of(phase).learns.answers:

@@ -5,6 +5,7 @@ What config files need is here: `from rtune import config as configs; configs.de
 
 from rtune.config.build import as_kind
 from rtune.config.knobs import (
+  ActorCritic,
   Adapt,
   Checkpoints,
   Coding,
@@ -25,6 +26,7 @@ from rtune.config.knobs import (
 from rtune.models.sizes import CodeSizes, Decoder, Encoder, Model
 
 __all__ = [
+  "ActorCritic",
   "Adapt",
   "Checkpoints",
   "CodeSizes",

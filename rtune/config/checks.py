@@ -24,10 +24,13 @@ _WORDS = {
 _COMPARE_SIBLINGS = ("leave_one_out", "paper", "group_mean")
 _AT_LEAST_ONE = (
   *("reward.num_samples", "reward.overlap", "data.eval_batch_size", "data.threads"),
+  *(f"actor_critic.{key}" for key in ("num_samples", "capacity", "replayed")),
+  *(f"actor_critic.{key}" for key in ("critic_updates", "critic_width")),
   *("log_every", "checkpoints.every", "checkpoints.keep_last", "max_bad_steps", "eval_beam"),
 )
 _NOT_NEGATIVE = (
   *("reward.kl", "reward.timeout_s", "eval_every", "eval_examples"),
+  "actor_critic.kl_bound",
   *("data.prefetch", "data.cache_mb", "data.skip_at_most", "data.skip_share"),
   *("checkpoints.keep_every", "seed"),
 )
@@ -58,6 +61,7 @@ def check(config: Any) -> None:
   _check_phases(config)
   _check_reward(config)
   _check_adapting(config)
+  _check_actor_critic(config)
   parts = {path: get(config, path) for path in ("task", "policy", "data.train", "data.val")}
   parts |= {f"data.splits.{name}": part for name, part in config.data.splits.items()}
   parts |= {f"metrics[{place}]": part for place, part in enumerate(config.metrics)}
@@ -160,6 +164,21 @@ def _check_adapting(config: Any) -> None:
         raise UsageError(f"{key}.{name} is {getattr(adapt, name)}; it must be at least 1.")
 
 
+def _check_actor_critic(config: Any) -> None:
+  settings, key = config.actor_critic, "config.actor_critic"
+  for name in ("critic_lr", "temperature"):
+    if not getattr(settings, name) > 0:
+      raise UsageError(f"{key}.{name} is {getattr(settings, name)}; it must be above 0.")
+  for name in ("discount", "target_rate"):
+    if not 0 <= getattr(settings, name) <= 1:
+      raise UsageError(f"{key}.{name} is {getattr(settings, name)}; it must lie between 0 and 1.")
+  if settings.replayed % settings.accumulate:
+    raise UsageError(
+      f"{key}.replayed={settings.replayed} is not a multiple of {key}.accumulate="
+      f"{settings.accumulate}."
+    )
+
+
 def _check_reward(config: Any) -> None:
   reward = config.reward
   if reward.baseline not in BASELINES and ":" not in reward.baseline:
@@ -169,12 +188,11 @@ def _check_reward(config: Any) -> None:
     )
   if reward.fn and reward.fns:
     raise UsageError("config.reward.fn and config.reward.fns are both set; list all in fns.")
-  if "reward" not in config.phases:
-    return
-  if reward.baseline in _COMPARE_SIBLINGS and reward.num_samples < 2:
+  compares = "reward" in config.phases and reward.baseline in _COMPARE_SIBLINGS
+  if compares and reward.num_samples < 2:
     raise UsageError(
       f"config.reward.baseline={reward.baseline!r} compares samples of one image; set "
       "config.reward.num_samples to 2 or more, or the baseline to 'greedy', 'batch' or 'none'."
     )
-  if not (reward.fn or reward.fns):
+  if {"reward", "actor_critic"} & {*config.phases} and not (reward.fn or reward.fns):
     raise UsageError("config.reward.fn is empty; it names the reward ('module:function').")

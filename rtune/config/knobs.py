@@ -150,6 +150,30 @@ class Reward:
 
 
 @dataclass(frozen=True)
+class ActorCritic:
+  """A phase of soft actor-critic, for policies with decisions that follow each other.
+
+  Its reward, which must give credit, is that of `reward`.
+  """
+
+  steps: int = 1000  # updates of the actor
+  batch_size: int = 8  # images a step, over all devices
+  accumulate: int = 1  # splits the actor's update into this many parts
+  num_samples: int = 1  # answers drawn for each image
+  capacity: int = 20_000  # decisions that the replay holds; the oldest make room
+  replayed: int = 1024  # decisions of an update
+  critic_updates: int = 4  # updates of the critics for each of the actor
+  critic_width: int = 64  # of their two hidden layers
+  critic_lr: float = 1e-3  # learning rate of critics and temperature
+  discount: float = 0.0  # of what a place gains in the next round; 0: each round by itself
+  target_rate: float = 0.005  # how far target critics follow in each update
+  temperature: float = 0.05  # first weight of the entropy; it is learned
+  target_entropy: float = -1.0  # of each number that is chosen, in nats
+  kl_bound: float = 0.01  # most mean KL of a decision from one step to the next; 0 = no bound
+  optim: Optim = Optim(name="adam", lr=1e-3, schedule="constant")  # optimizer of the actor
+
+
+@dataclass(frozen=True)
 class Checkpoints:
   """How a run survives."""
 
@@ -168,7 +192,7 @@ class Config:
   model: Model = field(default_factory=Model)  # sizes that a policy may ask for by name
   data: Data = Data()  # training and validation examples
   metrics: tuple[Part, ...] = ()  # what is reported; (): what the task usually is judged by
-  # Run in this order; there are codes, mle, control, pseudo, active, reward.
+  # Run in this order; there are codes, mle, control, pseudo, active, reward, actor_critic.
   phases: tuple[str, ...] = ("mle", "reward")
   codes: Coding = Coding()  # the code model that dense answers are written with
   mle: Imitate = Imitate()  # imitation of the ground truth
@@ -176,6 +200,7 @@ class Config:
   pseudo: Imitate = Imitate(adapt=Adapt("model"))  # imitation of the model's own labels
   active: Imitate = Imitate(adapt=Adapt("person"))  # imitation of labels that a person gives
   reward: Reward = Reward()  # tuning
+  actor_critic: ActorCritic = ActorCritic()  # tuning by soft actor-critic
   init_from: str = ""  # weights that stand for the mle phase: a .safetensors file or a workdir
   codes_init: str = ""  # a code model for the codes phase: UViM .npz, .safetensors or a workdir
   encoder_init: str = ""  # a ViT to start mle from: .npz, .safetensors, its index or its folder

@@ -9,9 +9,12 @@ Dimension key:
   T: decisions of an answer: tokens; cells or pixels of a map; steps of an agent
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from jaxtyping import Array, Float, PyTree
+
+from rtune.policies.heads import Head
 
 Params = PyTree
 Inputs = PyTree  # what a task gives of each image, leaves [B, ...]
@@ -90,6 +93,35 @@ def _nothing(scored: Scored) -> dict[str, Float[Array, "b s"]]:
   return {}
 
 
+class Control(NamedTuple):
+  """What a learner that judges single decisions must know of a policy, such as actor-critic.
+
+  The T decisions of an answer are `rounds` x T / rounds: in every round each of as many places
+  decides, and meets what it has made of itself in the next one.
+
+  Attributes:
+    rounds: how often each place decides.
+    features: F, what is seen of a state.
+    numbers: A, what is chosen in it.
+    states: (parameters, inputs, actions) -> (states [B, S, T, F], without gradient; mask [B, S, T],
+      0 where nothing is left to decide).
+    choices: actions -> [B, S, T, A].
+    actor: (parameters, states [..., F]) -> distribution of choices, `heads.Normal` of [..., A].
+    head: the functions of this distribution.
+    play: (parameters, inputs, choices [B, S, T, A]) -> the actions that they come to; of as many as
+      there are rounds each is that of all places.
+  """
+
+  rounds: int
+  features: int
+  numbers: int
+  states: Callable[[Params, Inputs, Actions], tuple[Array, Array]]
+  choices: Callable[[Actions], Array]
+  actor: Callable[[Params, Array], Any]
+  head: Head
+  play: Callable[[Params, Inputs, Array], Actions]
+
+
 class Policy(NamedTuple):
   """A distribution over answers for an image.
 
@@ -101,6 +133,7 @@ class Policy(NamedTuple):
     describes_truth: whether evaluation reports what `describe` says of the truth, too, such as how
       many bits it takes.
     compiler_options: of `jax.jit`, for programs that sample or decode on this machine.
+    control: for learners that judge single decisions; None: there is nothing for them.
   """
 
   init: Init
@@ -114,3 +147,4 @@ class Policy(NamedTuple):
   search: str = ""
   describes_truth: bool = False
   compiler_options: dict[str, Any] | None = None
+  control: Control | None = None

@@ -6,6 +6,8 @@ Dimension key:
   H, W: height and width of a picture in pixels
   Y, X: those of what a model was given
   C: channels, 1 or 3
+  K: passes of a restorer that is applied again and again
+  R, Q: rows and columns of its patches
 """
 
 from typing import NamedTuple
@@ -26,6 +28,24 @@ class Picture(NamedTuple):
   """A picture: 0 is black and 1 is white. One that a model has made may lie beyond."""
 
   image: Float[Array, "*b h w c"]
+
+
+class Passes(NamedTuple):
+  """A picture that was restored again and again.
+
+  Attributes:
+    image: the last one.
+    passes: that after each pass.
+    numbers: what was done to each patch in each pass: a pair (step, mix) for each channel, or a
+      multiplier.
+    distance: of each patch's latent from the nearest center of clean ones, before the first pass
+      and after each; None where there are no centers.
+  """
+
+  image: Float[Array, "*b h w c"]
+  passes: Float[Array, "*b k h w c"]
+  numbers: Float[Array, "*b k r q n"]
+  distance: Float[Array, "*b k1 r q"] | None = None
 
 
 class Original(NamedTuple):

@@ -28,12 +28,13 @@ from rtune.data.sources.pairs import Pairs
 from rtune.errors import UsageError
 from rtune.policies.policy import Scored
 from rtune.policies.space import Image
-from rtune.predictions.images import LUMA, Original, Picture, as_bytes
+from rtune.predictions.images import LUMA, Original, Passes, Picture, as_bytes
 from rtune.tasks.task import Knowledge, View
 
 _MULTIPLE = 16  # sides of canvases are multiples of it, as networks that halve pictures want it
 _WHITE = np.float32(255)
 _UNKNOWN = "unknown"  # in an example: there is no clean picture; what stands there is black
+_BY_PASS = tuple(f"{name}_pass{number}" for name in ("PSNR", "SSIM", "UQI") for number in (1, 2, 4))
 
 Steps = Sequence[Mapping[str, Any]]
 
@@ -143,8 +144,10 @@ class Restoration:
   def targets(self, frozen, batch, key) -> Float[Array, "b y x c"]:
     return batch["clean"]
 
-  def decode(self, frozen, actions, batch, scored: Scored | None = None) -> Picture:
+  def decode(self, frozen, actions, batch, scored: Scored | None = None) -> Picture | Passes:
     """The picture among the actions: by itself, or what was rendered from what was sampled."""
+    if isinstance(actions, Mapping) and "passes" in actions:
+      return Passes(*(actions.get(name) for name in Passes._fields))
     return Picture(actions["image"] if isinstance(actions, Mapping) else actions)
 
   def truth(self, batch) -> Original:
@@ -155,7 +158,7 @@ class Restoration:
     return View(
       record=self._record,
       draw=_draw,
-      headline=("PSNR", "SSIM"),
+      headline=("PSNR", "SSIM", *_BY_PASS),
       annotated=_annotated,
       unlabeled=self._unlabeled,
       source=self._open,
@@ -167,7 +170,7 @@ class Restoration:
   def knowledge(self) -> Knowledge:
     return Knowledge(self._bind)
 
-  def _record(self, prediction: Picture, features, raw: Example) -> dict[str, object]:
+  def _record(self, prediction: Picture | Passes, features, raw: Example) -> dict[str, object]:
     height, width = (int(side) for side in features["extent"])
     size = slice(0, self.scale * height), slice(0, self.scale * width)
     record = {
@@ -176,6 +179,9 @@ class Restoration:
       "original": None if _UNKNOWN in raw else np.asarray(features["clean"])[size],
       "given": np.asarray(features["image"])[:height, :width],
     }
+    if isinstance(prediction, Passes):
+      record["passes"] = np.asarray(prediction.passes)[:, *size]
+      record["numbers"] = np.asarray(prediction.numbers)
     level = 255 * float(features["sigma"])
     return record | ({"sigma": level} if level else {})
 
@@ -202,6 +208,11 @@ def _draw(image: np.ndarray, record: Mapping[str, Any]) -> np.ndarray:
   from rtune.display.draw_pictures import draw_pictures
 
   del image
+  if "passes" in record and record["original"] is not None:
+    from rtune.display.draw_passes import draw_passes
+
+    shown = (as_bytes(record[name]) for name in ("given", "passes", "original"))
+    return draw_passes(*shown, record["numbers"])
   shown = (record[name] for name in ("given", "picture", "original"))
   return draw_pictures(*(None if one is None else as_bytes(one) for one in shown))
 

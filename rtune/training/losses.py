@@ -161,18 +161,21 @@ class Extra(NamedTuple):
   measure: str = ""
 
 
-def extra_losses(settings: configs.Imitate | configs.Reward) -> tuple[Extra, ...]:
-  """The extra losses of a phase, in the order in which they are added."""
+def extra_losses(
+  settings: configs.Imitate | configs.Reward | configs.ActorCritic,
+) -> tuple[Extra, ...]:
+  """The extra losses of a phase, in the order in which they are added; some phases take none."""
   found = []
   if getattr(settings, "entropy", 0):
     found.append(_extra("entropy_bonus", entropy, settings.entropy))
   if getattr(settings, "kl", 0):
     found.append(_extra("kl_term", kl, settings.kl)._replace(measure="kl"))
-  if settings.supervised.fn:
-    loss = resolve(settings.supervised.fn)
-    found.append(_extra("supervised", loss, settings.supervised_weight, settings.supervised.args))
+  supervised = getattr(settings, "supervised", configs.Part())
+  if supervised.fn:
+    loss = resolve(supervised.fn)
+    found.append(_extra("supervised", loss, settings.supervised_weight, supervised.args))
   taken = {extra.name for extra in found}
-  for part in settings.losses:
+  for part in getattr(settings, "losses", ()):
     stem = name = part.fn.rpartition(":")[2]
     count = 1
     while name in taken:

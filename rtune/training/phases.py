@@ -15,7 +15,7 @@ from rtune import config as configs
 from rtune.devices import sharding
 from rtune.policies.policy import Policy
 from rtune.tasks.task import Task
-from rtune.training import codes, imitate, losses, reinforce, start
+from rtune.training import actor_critic, codes, imitate, losses, reinforce, start
 from rtune.training.follow import running_of, teacher_decay
 from rtune.training.optim import Schedule, make_optimizer
 from rtune.training.predicting import Predict, best_answers
@@ -35,6 +35,7 @@ class Phase(NamedTuple):
     seed: every phase draws its own data and randomness.
     given_by: settings of the config that stand for it, the first that is set; it is not run then.
     branches: whether its curve begins where imitation has ended, not where the phase before has.
+    keeps: (policy, settings, key) -> what the state has beside parameters; None: nothing.
   """
 
   name: str
@@ -46,6 +47,7 @@ class Phase(NamedTuple):
   seed: int
   given_by: tuple[str, ...] = ()
   branches: bool = False
+  keeps: Callable[..., Any] | None = None
 
 
 PHASES = (
@@ -108,6 +110,17 @@ PHASES = (
     label="tuned",
     seed=2,
     branches=True,
+  ),
+  Phase(
+    name="actor_critic",
+    learns=POLICY,
+    start_from=start.imitated,
+    step=actor_critic.actor_critic,
+    predict=best_answers,
+    label="actor-critic",
+    seed=2**23,
+    branches=True,
+    keeps=actor_critic.first,
   ),
 )
 _BY_NAME = {phase.name: phase for phase in PHASES}
@@ -175,6 +188,7 @@ def assemble(
   )
 
   running = running_of(settings, task)
+  key = jax.random.fold_in(jax.random.key(config.seed), phase.seed)
 
   def init(params):
     state = learns.init(params, optimizer)
@@ -184,6 +198,8 @@ def assemble(
       state = state._replace(teacher=jax.tree.map(jnp.copy, params))
     if settings.optim.skip_above:
       state = state._replace(norms=init_norms())
+    if phase.keeps:
+      state = state._replace(kept=phase.keeps(policy, settings, key))
     return state
 
   shapes = jax.eval_shape(init, params)
@@ -192,9 +208,8 @@ def assemble(
   # Kept alive for as long as the phase, so only where it is read.
   needs = losses.needed(losses.extra_losses(settings)) if learns.answers else ()
   reference = params if "reference" in needs else None
-  key = jax.random.fold_in(jax.random.key(config.seed), phase.seed)
   parts = task, policy, settings, frozen, optimizer, key, shardings, mesh, reference
-  making = Making(*parts, clock, running)
+  making = Making(*parts, clock, running, config.reward)
   return Assembled(
     jax.jit(init, out_shardings=shardings), shapes, shardings, phase.step(making), learning_rate
   )

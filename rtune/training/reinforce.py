@@ -17,11 +17,11 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from rtune.devices import sharding
-from rtune.display import console
 from rtune.errors import UsageError
 from rtune.policies.policy import Actions, Sampled, Scored
 from rtune.training import follow, losses, siblings
 from rtune.training.advantages import advantages, asks_for, named
+from rtune.training.reward_metrics import reward_metrics
 from rtune.training.scoring import Scores, Scoring, make_scoring
 from rtune.training.update import (
   Batch,
@@ -33,8 +33,6 @@ from rtune.training.update import (
   apply_update,
   by_decision,
 )
-
-_OWN = ("mean", "std", "min", "max", "alike", "invalid", "unjudged")  # below reward/ in the log
 
 
 def reinforce(making: Making, scoring: Scoring | None = None) -> Programs:
@@ -199,7 +197,7 @@ def reward_update(making: Making):
     state = follow.averaged(state, follow.teacher_decay(settings))
     metrics |= {name: getattr(state, name) for name in ("unrewarded", "unrewarded_in_a_row")}
     metrics |= by_decision(aux, ("entropy", "kl")) | {"log_prob_gap": gap}
-    metrics |= _reward_metrics(scores, compared)
+    metrics |= reward_metrics(scores) | {"advantage_std": jnp.std(compared)}
     copied = siblings.copied_share(sampled)
     metrics |= {} if copied is None else {"copied": copied}
     return state, metrics | {"unique": siblings.unique_share(sampled.actions)}
@@ -214,43 +212,3 @@ def _credit(credit: Array, sampled: Sampled) -> Array:
       f"{sampled.log_prob.shape[-1]}; give one number for each."
     )
   return credit
-
-
-def _reward_metrics(scores: Scores, compared: Array) -> Metrics:
-  """What rewards did: their spread, how many images teach something, how many failed."""
-  valid = scores.valid
-  reward = jnp.where(valid, scores.reward, 0.0)
-  count = jnp.maximum(jnp.sum(valid), 1).astype(reward.dtype)
-  mean = jnp.sum(reward) / count
-  lowest = jnp.min(jnp.where(valid, scores.reward, jnp.inf), axis=1)
-  highest = jnp.max(jnp.where(valid, scores.reward, -jnp.inf), axis=1)
-  parts = {f"reward/{_free(k)}": _mean_of_known(v, valid) for k, v in scores.parts.items()}
-  return parts | {
-    "reward/mean": mean,
-    "reward/std": jnp.sqrt(jnp.sum(jnp.where(valid, (reward - mean) ** 2, 0.0)) / count),
-    "reward/min": jnp.min(lowest),
-    "reward/max": jnp.max(highest),
-    "reward/alike": jnp.mean(lowest >= highest),
-    "reward/invalid": jnp.sum(~valid),
-    "reward/unjudged": jnp.sum(~jnp.any(valid, axis=1)),
-    "advantage_std": jnp.std(compared),
-  }
-
-
-def _free(name: str) -> str:
-  """The name of a part in the log, where it does not hide a number of the trainer's own."""
-  if name not in _OWN:
-    return name
-  console.warn_once(
-    f"part {name}", f"the reward's part {name!r} is logged as reward/part_{name}: reward/{name} is "
-    "a number of rtune's own."
-  )  # fmt: skip
-  return f"part_{name}"
-
-
-def _mean_of_known(part: Array, valid: Array) -> Array:
-  """Over the valid samples that have this part; NaN where none has."""
-  known = valid & jnp.isfinite(part)
-  total = jnp.sum(jnp.where(known, part, 0.0))
-  count = jnp.maximum(jnp.sum(known), 1).astype(total.dtype)
-  return jnp.where(jnp.any(known), total / count, jnp.nan)

@@ -1,6 +1,7 @@
 """A model from its workdir alone: no data, no annotation files."""
 
 import dataclasses
+import inspect
 import pathlib
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from jax.sharding import Mesh
 
 from rtune import commands
 from rtune import config as configs
-from rtune.config.names import build_part
+from rtune.config.names import build_part, resolve
 from rtune.devices import sharding
 from rtune.errors import UsageError
 from rtune.policies.policy import Policy
@@ -53,6 +54,17 @@ def with_batch_size(run: Restored, batch_size: int | None) -> Restored:
     data = dataclasses.replace(data, eval_batch_size=batch_size)
   sharding.eval_batch(data.eval_batch_size, run.mesh, "batch_size")
   return run._replace(config=dataclasses.replace(run.config, data=data))
+
+
+def with_policy(run: Restored, **args: Any) -> Restored:
+  """The run with other arguments of its policy; UsageError for one that it does not have."""
+  known = inspect.signature(resolve(run.config.policy.fn)).parameters
+  for name in args:
+    if name not in known:
+      raise UsageError(f"{run.config.policy.fn} has no {name}, so it cannot be set.")
+  policy = dataclasses.replace(run.config.policy, args={**run.config.policy.args, **args})
+  config = dataclasses.replace(run.config, policy=policy)
+  return run._replace(config=config, policy=build_policy(config, run.task))
 
 
 def finished(run: Restored) -> tuple[str, ...]:

@@ -70,6 +70,11 @@ def prepare(config: configs.Config) -> Setup:
       f"config.eval_beam is {config.eval_beam}, but {config.policy.fn} has no other search than "
       "its best answer; set it to 1."
     )
+  if "actor_critic" in config.phases and policy.control is None:
+    raise UsageError(
+      f"config.phases names 'actor_critic', but {config.policy.fn} has no decisions that follow "
+      "each other; take out the phase, or a policy such as rtune.policies.recursive:recursive."
+    )
   raw = unreadable.first(val, config.data.on_error == "skip")
   jax.eval_shape(policy.init, jax.random.key(0), example_inputs(task, raw))
   identity.check(config, {"data.train": train, "data.val": val, **splits})
@@ -208,6 +213,12 @@ def _check_names(config: configs.Config, task: Task) -> None:
     raise UsageError(f"config.reward.baseline: {reward.baseline} is no function.")
   if "reward" in config.phases:
     follow.check(reward, task, "reward", readers)
+  followed = [name for name, reader in readers.items() if follow.reads(reader)]
+  if "actor_critic" in config.phases and followed:
+    raise UsageError(
+      f"{followed[0]} reads a running statistic, which the phase actor_critic does not follow; "
+      "tune for another reward, or in the phase reward."
+    )
   for name in config.phases:
     check_phase(task, config, name)
 

@@ -54,6 +54,7 @@ class State(NamedTuple):
     running: what `config.<phase>.running` follows in the predictions; None where it names nothing.
     teacher: a mean of the parameters so far, which labels images; None where nobody asks for it.
     norms: of gradients so far; None where no update is left out for its own.
+    kept: what else a phase keeps, such as critics and a replay; None for most.
   """
 
   step: Int[Array, ""]
@@ -66,6 +67,7 @@ class State(NamedTuple):
   running: Any = None
   teacher: Any = None
   norms: Norms | None = None
+  kept: Any = None
 
 
 class Programs(NamedTuple):
@@ -91,6 +93,7 @@ class Making(NamedTuple):
     reference: parameters that tuning starts from; read where a loss asks for them.
     clock: context manager that adds up seconds under a name.
     running: the statistic that rewards and losses may read, if there is one.
+    reward: what judges answers, from the config.
   """
 
   task: Task
@@ -104,6 +107,7 @@ class Making(NamedTuple):
   reference: Any
   clock: Callable[[str], Any]
   running: Running | None = None
+  reward: Any = None
 
 
 class Learned(NamedTuple):
@@ -210,6 +214,7 @@ def apply_update(
     state.running,
     state.teacher,
     norms,
+    state.kept,
   )
   metrics = {
     "loss": loss,

@@ -106,7 +106,7 @@ def set_at(tree, path, value):
   [
     ("model.encoder.widht", 3, "Unknown config key config.model.encoder.widht. Did you mean "),
     ("mle.optim.learning_rate", 1.0, "Unknown config key config.mle.optim.learning_rate."),
-    ("zzz", 3, "Unknown config key config.zzz. Known: active, checkpoints, codes, codes_init, "),
+    ("zzz", 3, "Unknown config key config.zzz. Known: active, actor_critic, checkpoints, codes, "),
     ("mle.steps", "10", "config.mle.steps must be int, not '10' (str)."),
     ("mle.steps", 10.0, "config.mle.steps must be int, not 10.0 (float)."),
     ("mle.steps", True, "config.mle.steps must be int, not True (bool)."),

@@ -1,0 +1,122 @@
+"""What an agent of restoration is compared with: each row against a closed form or brute force."""
+
+import csv
+import itertools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rtune.analyze import agents, passes
+from rtune.config.load import load_config
+from rtune.store import run_files
+from rtune.training import evaluation, loop, restore
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
+CONFIG = pathlib.Path(__file__).resolve().parents[2] / "configs" / "restoration_recursive.py"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("passes") / "run"
+  plain = [("report", "False"), ("tensorboard", "False"), ("mle.steps", "200")]
+  loop.run(load_config(f"{CONFIG}:tiny", plain), str(folder))
+  return restore.restore(folder)
+
+
+@pytest.fixture(scope="module")
+def batch(run):
+  source = evaluation.open_source(run)
+  _, found = next(evaluation.batches(run.config.data, run.task, run.mesh, source, 4))
+  return found
+
+
+def errors(pictures, clean):
+  return np.asarray(((pictures - clean[:, None]) ** 2).mean((2, 3, 4)))
+
+
+def predicted(predict, params, batch):
+  actions, prediction = predict({}, params, batch)
+  assert prediction.passes.shape[1] == 2
+  np.testing.assert_array_equal(prediction.image, prediction.passes[:, -1])
+  return actions, prediction
+
+
+def test_step_one_without_a_mix_is_no_agent(run, batch):
+  _, params = restore.load_params(run, "mle")
+  _, found = predicted(agents.constant(run, [(1.0, 0.0)] * 2), params, batch)
+  best = run.policy.best(params, run.task.inputs(batch))
+  np.testing.assert_allclose(found.passes, best["passes"], atol=1e-4)
+  np.testing.assert_allclose(found.numbers[..., 0], 1, atol=1e-5)
+
+
+def test_a_mix_of_one_keeps_the_picture(run, batch):
+  _, params = restore.load_params(run, "mle")
+  _, found = predicted(agents.constant(run, [(0.5, 1.0)] * 2), params, batch)
+  np.testing.assert_allclose(found.image, batch["image"], atol=1e-4)
+
+
+def test_best_constants_are_those_of_brute_force(run, batch, monkeypatch):
+  monkeypatch.setattr(agents, "STEPS", (0.5, 1.0))
+  monkeypatch.setattr(agents, "MIXES", (0.0, 0.4, 1.0))
+  _, params = restore.load_params(run, "mle")
+  found = agents.best_constants(run, params, [batch], 2)
+  tried = itertools.product(agents.STEPS, agents.MIXES)
+
+  def error(pair):
+    _, made = predicted(agents.constant(run, [pair, (0.5, 1.0)]), params, batch)
+    return np.log(errors(made.passes, batch["clean"])[:, 0]).mean()
+
+  assert found[0] == min(tried, key=error)
+
+
+def test_the_oracle_is_better_than_any_constant(run, batch):
+  _, params = restore.load_params(run, "mle")
+  _, seen = predicted(agents.oracle(run, 2), params, batch)
+  chosen = agents.best_constants(run, params, [batch], 2)
+  _, same = predicted(agents.constant(run, chosen), params, batch)
+  ours, theirs = (errors(x.passes, batch["clean"]) for x in (seen, same))
+  assert np.all(ours[:, 0] < theirs[:, 0])
+
+
+def test_published_multipliers_stay_in_their_range(run, batch):
+  _, params = restore.load_params(run, "mle")
+  actions, _ = predicted(agents.random_choices(run, 2), params, batch)
+  drawn = np.asarray(actions["numbers"])
+  assert 0 < np.abs(drawn - 1).max() <= 1e-3
+  assert len(np.unique(drawn)) > drawn.size // 2
+
+
+def test_the_exact_gradient_lowers_the_error(run, batch):
+  _, params = restore.load_params(run, "mle")
+
+  def mean(params):
+    best = jax.jit(run.policy.best)(params, run.task.inputs(batch))
+    return np.log(errors(best["passes"], batch["clean"])).mean()
+
+  host = jax.tree.map(np.asarray, dict(batch))
+  learned = agents.by_gradient(run, params, itertools.repeat(host))
+  assert mean(learned) < mean(params)
+  same = jax.tree.map(jnp.array_equal, learned["autoencoder"], params["autoencoder"])
+  assert all(jax.tree.leaves(same))
+
+
+def test_the_command_writes_every_row(run, capsys):
+  args = ["--workdir", str(run.folder), "--images", "4", "--train_images", "4"]
+  noise = '[{"fn": "rtune.data.corrupt:gaussian", "args": {"sigma": 60}}]'
+  assert passes.main([*args, "--corruptions", noise]) == 0
+  with open(run.folder / "analysis" / "passes.csv") as file:
+    rows = {row["name"]: row for row in csv.DictReader(file)}
+  assert list(rows) == [
+    *("no agent", "REINFORCE", "random multipliers", "best constants", "exact gradient"),
+    "best choices, seen",
+  ]
+  results = run_files.read_results(run.folder)["mle"]
+  assert float(rows["no agent"]["PSNR_given"]) < results["val/PSNR_given"] - 3
+  assert (run.folder / "analysis" / "passes.png").stat().st_size > 10_000
+  said = capsys.readouterr().out
+  assert "PSNR" in said and "best choices, seen" in said
+  assert passes.main([*args, "--corruptions", "no"]) == 2
