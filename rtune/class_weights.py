@@ -87,7 +87,7 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
   parser.add_argument("--smoothing", type=float, default=0.05, help="share of all counts added")
   parser.add_argument("--csv", default="", help="file to write the table to")
   parser.add_argument("--plot", default="", help="PNG to draw frequencies and weights in")
-  parser.epilog = data_args.HELP
+  parser.epilog = f"{data_args.HELP}\n\n{parser.epilog}"
   flags = parser.parse_args(args)
   if not flags.smoothing >= 0:
     raise UsageError(f"--smoothing is {flags.smoothing}; it must not be negative.")

@@ -23,6 +23,7 @@ class Parser(argparse.ArgumentParser):
 
   def __init__(self, module: str, description: str, example: str):
     about = {"description": description, "epilog": f"example: {example}", "allow_abbrev": False}
+    about["formatter_class"] = argparse.RawDescriptionHelpFormatter  # an example stays one line
     super().__init__(f"python -m {module}", **about)
 
   def error(self, message: str) -> NoReturn:

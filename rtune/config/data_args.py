@@ -10,7 +10,7 @@ from rtune.config.load import literal
 from rtune.errors import DataError, UsageError
 
 HELP = (
-  "--data.NAME=VALUE sets an argument of the data for this command, over what the run has: "
+  "--data.NAME=VALUE sets an argument of the data for this command, over what the run has:\n"
   "--data.allow_outside_root=true, --data.max_pixels=200000000, --data.masks=DIR, ..."
 )
 _PREFIX = "--data."

@@ -35,7 +35,7 @@ def run(
   )
 
   if data:
-    parser.epilog = f"{data_args.HELP} {parser.epilog}"
+    parser.epilog = f"{data_args.HELP}\n\n{parser.epilog}"
 
   def guarded() -> None:
     rest, *given = data_args.take(args) if data else (args,)
