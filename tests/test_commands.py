@@ -44,12 +44,11 @@ def test_help_of_each_command_shows_an_example(name, capsys):
   assert "example: rtune" in capsys.readouterr().out
 
 
-def test_a_command_is_its_module(monkeypatch, capsys):
-  monkeypatch.setattr(sys, "argv", ["rtune"])
-  with pytest.raises(SystemExit) as left:
-    cli.main(["evaluate", "--workdir", "nowhere", "--images", "x"])
-  assert left.value.code == 2
-  assert "--images goes with --annotations" in capsys.readouterr().err
+def test_a_command_is_its_module():
+  flags = ("evaluate", "--workdir=nowhere", "--images=x")
+  done = subprocess.run([sys.executable, "-m", "rtune", *flags], capture_output=True, text=True)
+  assert done.returncode == 2
+  assert done.stderr == "error: --images goes with --annotations\n"
 
 
 def complete(*words: str) -> list[str]:
@@ -73,7 +72,8 @@ def test_completion():
 def test_doctor_finds_nothing_wrong_with_a_whole_run(tiny_run, capsys):
   assert doctor.main([f"--workdir={tiny_run}"]) == 0
   shown = capsys.readouterr().out
-  assert "mle, reward" in shown and "10, 20, 30" in shown and "devices" in shown
+  assert "mle, reward" in shown and "devices" in shown
+  assert "10, 20, 30" in shown
 
 
 def test_doctor_names_what_is_damaged(tiny_run, tmp_path, capsys):
