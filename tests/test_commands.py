@@ -73,7 +73,7 @@ def test_doctor_finds_nothing_wrong_with_a_whole_run(tiny_run, capsys):
   assert doctor.main([f"--workdir={tiny_run}"]) == 0
   shown = capsys.readouterr().out
   assert "mle, reward" in shown and "devices" in shown
-  assert "10, 20, 30" in shown
+  assert "10, 20, 25, 30" in shown
 
 
 def test_doctor_names_what_is_damaged(tiny_run, tmp_path, capsys):

@@ -11,6 +11,7 @@ import numpy as np
 
 from rtune import commands
 from rtune import config as configs
+from rtune.data import unreadable
 from rtune.devices import peers, processes, sharding
 from rtune.disk import refusals
 from rtune.display import console
@@ -20,7 +21,7 @@ from rtune.errors import RewardError
 from rtune.store import manifest, reading, run_files, weights, workdir
 from rtune.store.checkpoint import Checkpoints
 from rtune.tasks.task import knowledge
-from rtune.training import code_weights, memory, resume, start, tables
+from rtune.training import code_weights, memory, resume, start, tables, trial
 from rtune.training.evaluation import Judging, evaluate, left_out, scoring_of
 from rtune.training.feeding import Feed
 from rtune.training.leaving import Leaving
@@ -69,6 +70,9 @@ def train(
   path = commands.local(folder, "workdir")
   run_files.check_kinds(path)
   start.check(setup, path)
+  if "reward" in config.phases:
+    raw = unreadable.first(setup.val, config.data.on_error == "skip")
+    trial.try_rewards(config.reward, setup.task, raw)
   with _held(folder, force) as path, on_signals() as stop:
     run_files.check_config(path, config, allow_config_change)
     keep = config.checkpoints

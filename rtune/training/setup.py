@@ -20,7 +20,7 @@ from rtune.metrics.metric import Metric
 from rtune.policies.policy import Inputs, Policy
 from rtune.policies.space import Labels
 from rtune.tasks.task import Task, bind, settings, view
-from rtune.training import choosing, follow, identity, sources, trial
+from rtune.training import choosing, follow, identity, sources
 from rtune.training.advantages import named
 from rtune.training.losses import OFFERED
 from rtune.training.scoring import RUNNING, with_known
@@ -78,8 +78,6 @@ def prepare(config: configs.Config) -> Setup:
   raw = unreadable.first(val, config.data.on_error == "skip")
   jax.eval_shape(policy.init, jax.random.key(0), example_inputs(task, raw))
   identity.check(config, {"data.train": train, "data.val": val, **splits})
-  if "reward" in config.phases:
-    trial.try_rewards(config.reward, task, raw)
   _check_adapting(config, task, target)
   if config.data.cache_mb:
     train, val = (Cached(source, config.data.cache_mb) for source in (train, val))

@@ -131,7 +131,7 @@ def test_a_run_of_three_phases(run):
   assert [row["step"] for row in rows if "nll" in row] == [5, 6, 7, 8]
   assert max(row.get("log_prob_gap", 0) for row in rows) < 1e-4
   names = {path.name for path in (run / "weights").iterdir()}
-  assert names == {"codes.safetensors", "mle.safetensors", "reward.safetensors"}
+  assert names == {f"{name}.safetensors" for name in ("codes", "mle", "reward")} | {"manifest.json"}
   assert "state/dictionary" in (run / "parameters_codes.txt").read_text()
   assert "decoder/" in (run / "parameters.txt").read_text()
 
