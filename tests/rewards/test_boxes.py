@@ -265,7 +265,9 @@ def test_class_weights_of_coco():
 
 def test_class_weights_of_classes_never_seen():
   assert np.isfinite(reward.balanced_weights([5, 0])).all()
-  assert reward.balanced_weights([5, 0]) == pytest.approx(np.array([0.25, 5.25]) * 2 / 5.5)
+  # 1 / (5 + 0.25) and 1 / 0.25, over the mean of those that occur.
+  assert reward.balanced_weights([5, 0]) == pytest.approx(np.array([1.0, 21.0]))
+  assert reward.balanced_weights([5, 5, 0, 0])[:2].tolist() == [1, 1]
   np.testing.assert_array_equal(reward.balanced_weights([0, 0, 0], smoothing=0.0), [1, 1, 1])
   with pytest.raises(UsageError, match="class 1 has no boxes"):
     reward.balanced_weights([5, 0], smoothing=0.0)
