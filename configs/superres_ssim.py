@@ -47,9 +47,9 @@ def embedded(config: ConfigDict) -> None:
   scaled(config, 2)
   variants.scenes(config, "rtune.data.scenes.clean:CleanScenes", 200, {"size": 64})
   config.data.eval_batch_size = 50
-  config.mle.update(steps=4000, batch_size=8)
+  config.mle.update(steps=10_000, batch_size=8)
   config.mle.optim.update(name="adam", lr=5e-4, warmup_steps=100)
-  config.reward.update(steps=400, batch_size=8, num_samples=4)
+  config.reward.update(steps=800, batch_size=8, num_samples=4)
   config.reward.optim.update(name="adam", lr=1e-4, warmup_steps=20, schedule="cosine")
   control_steps(config)
   config.eval_every = 1000
@@ -143,6 +143,8 @@ def paper(config: ConfigDict) -> None:
 def tiny(config: ConfigDict) -> None:
   """Every part of a run, in seconds."""
   config.task.args.size = 8
+  small = {"filters": 4, "blocks": 1, "growth": 4, "steps": 1, "hidden": 8}
+  config.policy.args.network.args.update(small)
   for data in (config.data.train, config.data.val):
     data.args.size = 32
   config.data.val.args.num = 8
