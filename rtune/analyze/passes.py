@@ -144,7 +144,7 @@ def _say(rows: Sequence[Mapping[str, Any]], measures: Sequence[str]) -> None:
     columns = [name for _, name in passes_of(rows[0], measure)]
     digits = "{:.2f}" if measure == _SHOWN else "{:.4f}"
     table = [[row["name"], *(digits.format(row[key]) for key in columns)] for row in rows]
-    console.say(console.table(table, [measure, *(key.split("_")[1] for key in columns)]))
+    print(console.table(table, [measure, *(key.split("_")[1] for key in columns)]), end="\n\n")
 
 
 if __name__ == "__main__":
