@@ -5,6 +5,7 @@ import importlib.util
 import io
 import json
 import pathlib
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
@@ -319,7 +320,9 @@ def test_the_runs_own_arguments_of_data_hold_and_can_be_set(workdir, tmp_path, c
   told = capsys.readouterr().err
   assert "Unknown argument --data.allow_outside. Did you mean --data.allow_outside_root?" in told
   assert evaluate.main([*args, f"--data.images={inner}", "--data.allow_outside_root=true"]) == 0
-  config = json.loads((workdir / "config.json").read_text())
+  own = tmp_path / "own"
+  shutil.copytree(workdir, own)
+  config = json.loads((own / "config.json").read_text())
   config["data"]["val"]["args"]["allow_outside_root"] = True
-  (workdir / "config.json").write_text(json.dumps(config))
-  assert evaluate.main(args) == 0
+  (own / "config.json").write_text(json.dumps(config))
+  assert evaluate.main(["--workdir", str(own), *args[2:]]) == 0

@@ -243,7 +243,7 @@ def test_later_overrides_win_and_args_keep_what_is_not_overridden():
     ("mle=5", "config.mle holds settings of its own; it cannot be 5"),
     ("reward.args=5", "config.reward.args must be a dict, not 5"),
     ("phases=reward", "not 'reward' (str). Write ('reward',)."),
-    ("phases=('mle','tune')", "'tune'; phases are codes, mle, control, pseudo, active and reward"),
+    ("phases=('mle','tune')", "'tune'; phases are codes, mle, control, pseudo, active, "),
     ("phases=()", "config.phases is ()"),
     ("reward.baseline=loo", "it must be one of ('leave_one_out'"),
     ("mle.batch_size=0", "config.mle.batch_size is 0"),

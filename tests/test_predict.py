@@ -203,8 +203,9 @@ def test_nothing_is_readable(lonely, tmp_path, capsys):
 def test_wrong_flags_are_one_line(lonely, monkeypatch, tmp_path, capsys, args, text):
   monkeypatch.chdir(tmp_path)
   assert predict.main(["--workdir", lonely, *args]) == 2
-  (line,) = capsys.readouterr().err.splitlines()
+  *told, line = capsys.readouterr().err.splitlines()
   assert line.startswith("error: ") and text in line
+  assert all("names code that is not rtune's own" in one for one in told)
 
 
 def test_out_that_is_a_file(lonely, tmp_path, capsys):

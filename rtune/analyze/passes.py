@@ -27,9 +27,10 @@ from rtune.devices import processes
 from rtune.display import console
 from rtune.errors import UsageError
 from rtune.metrics.passes import by_pass
-from rtune.store import run_files
+from rtune.store import reading, run_files
 from rtune.training import evaluation, restore
 from rtune.training.evaluation import Judging
+from rtune.training.open_data import open_source
 from rtune.training.phases import phase_of
 from rtune.training.restore import Restored
 
@@ -40,7 +41,11 @@ _NAMES = {"mle": "no agent", "control": "more imitation", "reward": "REINFORCE"}
 
 def main(args: Sequence[str]) -> int:
   """The command; returns its exit code."""
-  parser = commands.Parser("rtune.analyze.passes", "Compares an agent of restoration by pass.")
+  parser = commands.Parser(
+    "rtune.analyze.passes",
+    "Compares an agent of restoration by pass.",
+    "python -m rtune.analyze.passes --workdir runs/table",
+  )
   add = parser.add_argument
   add("--workdir", required=True, help="folder of the run")
   add("--images", type=int, default=0, help="validation images, from the first on; 0 = all")
@@ -49,7 +54,7 @@ def main(args: Sequence[str]) -> int:
   add("--train_images", type=commands.positive, default=32, help="for the best constants")
   add("--without", default="", help="rows to leave out: random,constant,gradient,oracle")
   add("--out", default="", help="folder to write to; default: analysis in the workdir")
-  return commands.guarded(lambda: _command(parser.parse_args(args)))
+  return reading.run(parser, args, _command, lambda flags: [flags.workdir])
 
 
 def _command(flags: argparse.Namespace) -> None:
@@ -84,7 +89,7 @@ def measured(
   run: Restored, images: int, train_images: int, without: set[str], split: str = ""
 ) -> list[dict[str, Any]]:
   """A row for each way to go: its name, and each measure after each pass."""
-  source = evaluation.open_source(run, split=split)
+  source = open_source(run, split=split)
   metrics = [by_pass()]
   judging = Judging(run.task, run.frozen, run.config.data, run.mesh, metrics, None)
   rows = []

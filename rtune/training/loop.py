@@ -70,9 +70,9 @@ def train(
   path = commands.local(folder, "workdir")
   run_files.check_kinds(path)
   start.check(setup, path)
-  if "reward" in config.phases:
+  if {"reward", "actor_critic"} & {*config.phases}:
     raw = unreadable.first(setup.val, config.data.on_error == "skip")
-    trial.try_rewards(config.reward, setup.task, raw)
+    trial.try_rewards(config.reward, setup.task, setup.policy, raw)
   with _held(folder, force) as path, on_signals() as stop:
     run_files.check_config(path, config, allow_config_change)
     keep = config.checkpoints

@@ -1,4 +1,4 @@
-"""A reward is tried once, on the truth of one example, before anything is trained.
+"""A reward is tried once, on one example, before anything is trained.
 
 What raises, returns something else than numbers, or needs values where there are none, would
 otherwise come to light after hours of imitation.
@@ -12,6 +12,7 @@ import numpy as np
 
 from rtune import config as configs
 from rtune.data.source import Example
+from rtune.policies.policy import Policy
 from rtune.rewards.mark import host_options
 from rtune.tasks.task import Task
 from rtune.training import code_weights, follow
@@ -19,8 +20,10 @@ from rtune.training.host import HostReward
 from rtune.training.scoring import named_rewards, rewards_on_device
 
 
-def try_rewards(reward: configs.Reward, task: Task, raw: Example) -> None:
-  """Rewards of the device are traced, those of the host are called.
+def try_rewards(reward: configs.Reward, task: Task, policy: Policy, raw: Example) -> None:
+  """Rewards of the device are traced, those of the host are called with the truth.
+
+  Where what is drawn is of another kind than what is imitated, they are called with zeros.
 
   Raises:
     UsageError: a reward that cannot be called, or whose result is none.
@@ -33,20 +36,26 @@ def try_rewards(reward: configs.Reward, task: Task, raw: Example) -> None:
   # Codes of a model that is not trained yet are as good as any.
   frozen = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), code_weights.shapes(task))
   running = follow.running_of(reward, task)
-
-  def truth(frozen: Any, batch: Any) -> Any:
-    return jax.tree.map(lambda x: x[:, None], task.targets(frozen, batch, jax.random.key(0)))
-
+  drawn = _drawn(policy, task, batch)
   if inside:
     statistic = running.init() if running else None
-
-    def judged(frozen: Any, batch: Any) -> Any:
-      return rewards_on_device(inside, task)(frozen, truth(frozen, batch), batch, statistic)
-
-    jax.eval_shape(judged, frozen, batch)
+    jax.eval_shape(rewards_on_device(inside, task), frozen, drawn, batch, statistic)
   if hosted:
-    decode = jax.jit(lambda f, b: (task.decode(f, truth(f, b), b, None), task.truth(b)))
-    predictions, truths = jax.tree.map(np.asarray, decode(frozen, batch))
+    actions = jax.tree.map(lambda x: x[:, None], task.targets(frozen, batch, jax.random.key(0)))
+    if jax.tree.structure(actions) != jax.tree.structure(drawn):
+      actions = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), drawn)
+    decode = jax.jit(lambda f, a, b: (task.decode(f, a, b, None), task.truth(b)))
+    predictions, truths = jax.tree.map(np.asarray, decode(frozen, actions, batch))
     for one in hosted:
       skip = reward.on_error == "skip"
       HostReward(one.call, one.key, one.args, skip, reward.timeout_s)(predictions, truths)
+
+
+def _drawn(policy: Policy, task: Task, batch: Any) -> Any:
+  """What one sample of a policy looks like: shapes of its actions, leaves [1, 1, ...]."""
+
+  def draw(batch: Any) -> Any:
+    inputs, key = task.inputs(batch), jax.random.key(0)
+    return policy.sample(policy.init(key, inputs), inputs, key, 1).actions
+
+  return jax.eval_shape(draw, batch)

@@ -12,7 +12,7 @@ import pytest
 from rtune.analyze import agents, passes
 from rtune.config.load import load_config
 from rtune.store import run_files
-from rtune.training import evaluation, loop, restore
+from rtune.training import evaluation, loop, open_data, restore
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -29,7 +29,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def batch(run):
-  source = evaluation.open_source(run)
+  source = open_data.open_source(run)
   _, found = next(evaluation.batches(run.config.data, run.task, run.mesh, source, 4))
   return found
 

@@ -302,7 +302,8 @@ def test_settings_that_make_no_sense_are_refused_before_training(changes, messag
 
 def test_a_source_of_boxes_is_refused():
   with pytest.raises(UsageError, match="needs a source of label maps"):
-    prepare(load(data__train__fn="rtune.data.scenes.shapes:Shapes"))
+    boxes = "rtune.data.scenes.shapes:Shapes"
+    prepare(load(data__train__fn=boxes, data__val__fn=boxes, data__splits={}))
 
 
 @pytest.mark.slow

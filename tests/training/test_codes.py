@@ -25,7 +25,7 @@ from rtune.display.progress import Progress
 from rtune.errors import Preempted, UsageError
 from rtune.report.write import write_report
 from rtune.store import run_files, weights
-from rtune.training import codes, evaluation, loop, restore, update
+from rtune.training import codes, evaluation, loop, open_data, restore, update
 from rtune.training.imitate import imitation
 from rtune.training.optim import of_mixed_types
 from rtune.training.phases import phase_of

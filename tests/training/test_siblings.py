@@ -55,7 +55,7 @@ def test_tokens_and_few_numbers_are_not_looked_at():
 
 def test_training_warns_of_copies_once(capsys, monkeypatch):
   monkeypatch.setattr(console, "_warned", set())
-  watch = Watch(limit=2)
+  watch = Watch(limit=2, examples=lambda step: "")
   for step, copied in enumerate((0.0, 0.25, 0.5), 1):
     watch.look(step, {"copied": jnp.asarray(copied), "skipped_in_a_row": jnp.asarray(0)})
   watch.settle()
