@@ -102,7 +102,7 @@ def test_tiny_of_recall_runs(tiny_run):
 
 # Of these other tests make the runs that they look at.
 RUN_ELSEWHERE = ("detection_recall", "captioning_cider", "panoptic_pq", "colorization_vivid")
-RUN_ELSEWHERE += ("segmentation_miou", "denoising_ssim", "restoration_recursive")
+RUN_ELSEWHERE += ("segmentation_miou", "denoising_ssim", "superres_ssim", "restoration_recursive")
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if p.stem not in RUN_ELSEWHERE], ids=ids)
