@@ -164,6 +164,7 @@ def own_data(shared_data, path, **overrides):
   return load(path, "coco_json", **files, **sizes, **steps, **warmup, **overrides)
 
 
+@pytest.mark.slow
 def test_own_data_in_coco_format_runs(shared_data, tmp_path, quick_compiles):
   path = ROOT / "configs" / "detection_recall.py"
   results = loop.run(own_data(shared_data, path), str(tmp_path))

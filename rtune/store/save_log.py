@@ -18,10 +18,16 @@ _ORBAX = f"{os.sep}orbax{os.sep}"
 
 
 class SaveLog:
-  """Takes the stack traces from `start` on; the file is made at the first one."""
+  """Takes the stack traces from `start` on; the file is made at the first one.
+
+  Args:
+    path: the file; its name without the ending is the folder that is saved into.
+  """
 
   def __init__(self, path: pathlib.Path):
     self._path = path
+    # Futures of tensorstore have no stack: of them the message names the folder.
+    self._marks = _ORBAX, str(path.with_suffix(""))
 
   def start(self) -> None:
     """Takes the place of the one before, if there is one."""
@@ -38,9 +44,10 @@ class SaveLog:
 
   def _filter(self, record: logging.LogRecord) -> bool:
     told = record.pathname
-    if record.name == "asyncio" and record.exc_info:
-      told = "".join(traceback.format_exception(*record.exc_info))
-    if _ORBAX not in told:
+    if record.name == "asyncio":
+      trace = traceback.format_exception(*record.exc_info) if record.exc_info else ()
+      told = "".join((record.getMessage(), *trace))
+    if not any(mark in told for mark in self._marks):
       return True
     if record.levelno >= logging.WARNING:
       self._write(logging.Formatter("%(asctime)s %(name)s: %(message)s").format(record))

@@ -133,6 +133,7 @@ def test_a_row_says_how_far_from_its_floor_it_is():
   assert "3.000 image/s" in text
 
 
+@pytest.mark.slow
 def test_command(monkeypatch, capsys, quick_compiles):
   monkeypatch.setattr(decode, "STANDARD", SMALL)
   monkeypatch.setattr(decode, "SWEEPS", {"samples": (1, 2)})

@@ -27,7 +27,7 @@ def test_categorical_samples_follow_their_log_probability():
     assert stats.chisquare(counts, expected * number).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("common_first", [True, False])
+@pytest.mark.parametrize("common_first", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_rare_values_are_drawn_as_often_as_they_are_likely(common_first):
   """20,000 values of 4e-8: with Gumbel noise of 24 bits none of them was ever drawn."""
   rare, common = np.full(20_000, np.log(4e-8)), np.full(10, np.log((1 - 8e-4) / 10))

@@ -60,7 +60,17 @@ def drawn(policy, params, inputs, samples=4, seed=5):
 
 @pytest.mark.parametrize(
   "changes",
-  [{}, {"learn_noise": True}, {"acts_on": "multipliers"}, {"done_at": 0.05, "noise": 2.0}],
+  [
+    {},
+    *(
+      pytest.param(changes, marks=pytest.mark.slow)
+      for changes in (
+        {"learn_noise": True},
+        {"acts_on": "multipliers"},
+        {"done_at": 0.05, "noise": 2.0},
+      )
+    ),
+  ],
   ids=str,
 )
 def test_score_of_samples_is_their_log_prob(changes):
@@ -77,7 +87,7 @@ def test_score_of_samples_is_their_log_prob(changes):
     np.testing.assert_array_equal(np.asarray(sampled.log_prob)[scored.mask == 0], 0)
 
 
-@pytest.mark.parametrize("samples", [4, 8])
+@pytest.mark.parametrize("samples", [4, pytest.param(8, marks=pytest.mark.slow)])
 def test_compiled_samples_are_those_of_plain_operations(samples):
   policy, params, inputs = tiny(height=8)
   assert_compiled_as_plain(policy, params, inputs, samples, precision=1e-4)
@@ -270,6 +280,7 @@ def measured():
   return gradients(policy, params, inputs, judge), flat(jit_once(jax.grad(loss))(params))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("advantage", ADVANTAGES)
 def test_gradient_of_the_expected_reward(measured, advantage):
   rows, exact = measured

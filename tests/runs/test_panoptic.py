@@ -16,7 +16,7 @@ from rtune.report import __main__ as report
 from rtune.store import run_files
 from rtune.training import loop
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compiles")]
 
 CONFIG = pathlib.Path(__file__).resolve().parents[2] / "configs" / "panoptic_pq.py"
 SMALL = {"eval_every": 0, "tensorboard": False, "data.val.args.num": 6, "log_every": 1}

@@ -15,7 +15,7 @@ from rtune.store import run_files, weights
 from rtune.training import loop, restore
 from rtune.training.setup import prepare
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compiles")]
 
 CONFIG = pathlib.Path(__file__).resolve().parents[2] / "configs" / "restoration_recursive.py"
 

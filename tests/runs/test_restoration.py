@@ -136,7 +136,7 @@ SIZES = {
       *("exact", {"hidden/bias", "hidden/kernel", "out/bias", "out/kernel"}),
       marks=pytest.mark.slow,
     ),
-    ("constant", {"out/bias"}),
+    pytest.param("constant", {"out/bias"}, marks=pytest.mark.slow),
   ],
 )
 def test_what_the_gradient_of_the_reward_changes(denoised, tmp_path, variant, learned):

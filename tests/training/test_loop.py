@@ -225,6 +225,7 @@ def test_another_seed_is_another_run(tiny_run, tmp_path):
     assert np.abs(np.corrcoef(got[name].ravel(), unlike[name].ravel())[0, 1]) < 0.5
 
 
+@pytest.mark.slow
 def test_interrupted_again_and_again(tiny_run, tmp_path, watch, monkeypatch):
   """A crash, one in the last evaluation, a SIGTERM: each time the same command goes on."""
 

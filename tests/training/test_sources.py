@@ -84,6 +84,7 @@ def test_weights_of_other_classes_are_refused(tiny_run, tmp_path):
       start.check(setup, tmp_path / "new")
 
 
+@pytest.mark.slow
 def test_what_is_odd_is_kept_for_the_report(tmp_path):
   train = write(tmp_path, "train", ((1, "red"), (2, "blue")))
   config = config_of(train, train, ("mle.steps", "1"), ("phases", "('mle',)"), ("report", "False"))
