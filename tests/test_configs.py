@@ -103,9 +103,18 @@ def test_tiny_of_recall_runs(tiny_run):
 # Of these other tests make the runs that they look at.
 RUN_ELSEWHERE = ("detection_recall", "captioning_cider", "panoptic_pq", "colorization_vivid")
 RUN_ELSEWHERE += ("segmentation_miou", "denoising_ssim", "superres_ssim", "restoration_recursive")
+SLOW = ("detection_map",)  # as detection_recall but for its reward
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.stem not in RUN_ELSEWHERE], ids=ids)
+@pytest.mark.parametrize(
+  "path",
+  [
+    pytest.param(p, marks=pytest.mark.slow) if p.stem in SLOW else p
+    for p in FILES
+    if p.stem not in RUN_ELSEWHERE
+  ],
+  ids=ids,
+)
 def test_tiny_runs(path, tmp_path, quick_compiles):
   config = load(path, "tiny", eval_every=0, tensorboard=False)
   assert set(loop.run(config, str(tmp_path))) == {*config.phases, "seconds"}

@@ -14,7 +14,7 @@ from rtune.config.load import load_config
 from rtune.store import run_files
 from rtune.training import evaluation, loop, open_data, restore
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compiles")]
 
 CONFIG = pathlib.Path(__file__).resolve().parents[2] / "configs" / "restoration_recursive.py"
 

@@ -161,6 +161,7 @@ def measured():
   return {kind: x[:, alone > 0] for kind, x in rows.items()}, through[:, alone > 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("advantage", ADVANTAGES)
 @pytest.mark.parametrize("kind", ["whole", "credit"])
 def test_gradient_of_the_expected_reward(measured, kind, advantage):

@@ -27,6 +27,8 @@ from rtune.training.setup import metrics_of
 
 CONFIG = pathlib.Path(__file__).resolve().parents[2] / "configs" / "captioning_cider.py"
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch, quick_compiles):

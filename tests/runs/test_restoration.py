@@ -71,6 +71,7 @@ def denoised(tmp_path_factory, quick_compiles) -> pathlib.Path:
   return folder
 
 
+@pytest.mark.slow
 def test_a_run_of_denoising(denoised):
   results = run_files.read_results(denoised)
   names = {f"val/{name}" for name in ("PSNR", "SSIM", "PSNR_sigma15", "SSIM_sigma50", "reward")}
@@ -82,6 +83,7 @@ def test_a_run_of_denoising(denoised):
   assert all(row["copied"] == 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_pictures_of_any_size_are_restored_and_drawn(denoised, tmp_path):
   (tmp_path / "in").mkdir()
   for number, size in {7: (21, 34), 8: (34, 21)}.items():
@@ -96,6 +98,7 @@ def test_pictures_of_any_size_are_restored_and_drawn(denoised, tmp_path):
     assert size_of(out / f"{number}_predicted.png") == (2 * width + 4, 2 * height + 4)
 
 
+@pytest.mark.slow
 def test_clean_pictures_are_evaluated_at_every_level(denoised, tmp_path):
   for name, size in {"a": (40, 33), "b": (33, 40)}.items():
     save(tmp_path / "set" / f"{name}.png", size)
@@ -107,6 +110,7 @@ def test_clean_pictures_are_evaluated_at_every_level(denoised, tmp_path):
   assert np.mean(values) == pytest.approx(found["metrics"]["PSNR"])
 
 
+@pytest.mark.slow
 def test_pairs_are_evaluated(denoised, tmp_path):
   for folder, seed in {"noisy": 0, "clean": 1}.items():
     save(tmp_path / folder / "a.png", (40, 33), seed)
@@ -116,6 +120,7 @@ def test_pairs_are_evaluated(denoised, tmp_path):
   assert found["images"] == 1 and "PSNR_sigma25" not in found["metrics"]
 
 
+@pytest.mark.slow
 def test_report_shows_pictures(denoised, tmp_path):
   page = write.write_report(denoised).read_text()
   assert "PSNR" in page and "Largest gains" in page
@@ -151,6 +156,7 @@ def test_what_the_gradient_of_the_reward_changes(denoised, tmp_path, variant, le
   assert changed == {f"head/{name}" for name in learned}
 
 
+@pytest.mark.slow
 def test_analysis_of_a_policy_without_temperature(denoised, tmp_path):
   flags = [f"--workdir={denoised}", "--images=2", "--samples=3", f"--out={tmp_path}"]
   assert analyze.main(flags) == 0

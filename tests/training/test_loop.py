@@ -389,6 +389,7 @@ def test_killed_at_many_random_moments(tiny_run, tmp_path):
       break
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_asks_to_be_started_again(tiny_run, tmp_path):
   workdir = tmp_path / "run"
   process = start(workdir)
