@@ -61,7 +61,7 @@ def embedded(config: ConfigDict) -> None:
   config.mle.optim.update(name="adam", lr=1e-3, warmup_steps=100)
   config.reward.update(steps=800, batch_size=8, num_samples=8)
   config.reward.optim.update(name="adam", lr=1e-3, warmup_steps=20, schedule="cosine")
-  control_steps(config)
+  variants.control_steps(config)
   config.eval_every = 1000
   config.eval_examples = 60
 
@@ -71,20 +71,9 @@ def noise(sigma) -> dict:
   return {"fn": "rtune.data.corrupt:gaussian", "args": {"sigma": sigma}}
 
 
-def control_steps(config: ConfigDict) -> None:
-  """The phase control as the phase reward, whichever is run."""
-  config.control.update(steps=config.reward.steps, batch_size=config.reward.batch_size)
-  config.control.optim.update(name="adam", lr=5e-4, warmup_steps=20)
-
-
-def control(config: ConfigDict) -> None:
-  """As many steps of imitation as tuning would take."""
-  config.phases = ("mle", "control")
-
-
 def exact(config: ConfigDict) -> None:
   """The reward's own gradient. Only the head of the gains learns, as in tuning."""
-  control(config)
+  variants.control(config)
   config.control.optim.update(config.reward.optim)
   config.control.nll_weight = 0.0
   reward = {"reward": config.reward.fn, "args": {}}
@@ -110,14 +99,13 @@ def lpips(config: ConfigDict) -> None:
 def folder(config: ConfigDict) -> None:
   """A user's photographs, in color, one after the other in evaluation, each in its own size."""
   coco_json(config)
-  for split in ("train", "val"):
-    getattr(config.data, split).args.split = split
+  variants.one_folder(config)
 
 
 def coco_json(config: ConfigDict) -> None:
   """Files for training and for validation, where each picture comes with every level of noise."""
   variants.own_files(config, "rtune.data.sources.clean:CleanPictures")
-  control_steps(config)
+  variants.control_steps(config)
   config.data.train.args = {"annotations": "", "least_side": config.task.args.size}
   config.data.val.args = {"annotations": "", "times": len(_LEVELS)}
   config.task.args.channels = 3
@@ -138,7 +126,7 @@ def paper(config: ConfigDict) -> None:
   config.mle.optim.weight_decay = 1e-9  # H: 1e-5 of AdamW, which is times the learning rate there
   config.mle.optim.update(schedule="cosine", warmup_steps=0)  # ours, L: halved every three epochs
   config.reward.update(steps=5000, batch_size=16)  # L: ours, nobody has tuned it before
-  control_steps(config)
+  variants.control_steps(config)
 
 
 def tiny(config: ConfigDict) -> None:
@@ -159,7 +147,7 @@ def tiny(config: ConfigDict) -> None:
 
 
 _CHANGES = {
-  "control": control,
+  "control": variants.control,
   "constant": constant,
   "exact": exact,
   "lpips": lpips,

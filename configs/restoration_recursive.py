@@ -69,18 +69,7 @@ def embedded(config: ConfigDict) -> None:
   config.reward.optim.update(name="adam", lr=1e-3, warmup_steps=20, schedule="cosine")
   config.actor_critic.update(steps=300, critic_width=128, critic_lr=2e-3, kl_bound=0.02)
   config.actor_critic.optim.lr = 2e-3
-  control_steps(config)
-
-
-def control_steps(config: ConfigDict) -> None:
-  """The phase control as the phase reward, whichever is run."""
-  config.control.update(steps=config.reward.steps, batch_size=config.mle.batch_size)
-  config.control.optim.update(name="adam", lr=5e-4, warmup_steps=20)
-
-
-def control(config: ConfigDict) -> None:
-  """As many steps of imitation as tuning would take."""
-  config.phases = ("mle", "control")
+  variants.control_steps(config)
 
 
 def sac(config: ConfigDict) -> None:
@@ -127,14 +116,13 @@ def color(config: ConfigDict) -> None:
 def folder(config: ConfigDict) -> None:
   """A user's photographs in color, one after the other in evaluation, each in its own size."""
   coco_json(config)
-  for split in ("train", "val"):
-    getattr(config.data, split).args.split = split
+  variants.one_folder(config)
 
 
 def coco_json(config: ConfigDict) -> None:
   """Files for training and for validation."""
   variants.own_files(config, "rtune.data.sources.clean:CleanPictures")
-  control_steps(config)
+  variants.control_steps(config)
   config.data.train.args = {"annotations": "", "least_side": config.task.args.size}
   config.data.val.args = {"annotations": ""}
   config.task.args.channels = 3
@@ -206,7 +194,7 @@ def tiny(config: ConfigDict) -> None:
 
 
 _CHANGES = {
-  "control": control,
+  "control": variants.control,
   "sac": sac,
   "table": table,
   "renewed": renewed,

@@ -61,7 +61,7 @@ def embedded(config: ConfigDict) -> None:
   config.reward.update(steps=1000, batch_size=16, num_samples=4)
   config.reward.optim.update(name="adam", lr=1e-3, warmup_steps=40, schedule="cosine")
   config.reward.optim.end_factor = 0.1
-  control_steps(config)
+  variants.control_as_tuning(config)
   config.eval_every = 500
   config.eval_examples = 250
 
@@ -74,12 +74,6 @@ def _unmissed(config: ConfigDict) -> dict:
 def control(config: ConfigDict) -> None:
   """As many steps of imitation as tuning would take, with the same learning rates."""
   config.phases = ("mle", "control")
-
-
-def control_steps(config: ConfigDict) -> None:
-  """The phase control as the phase reward, whichever is run."""
-  config.control.update(steps=config.reward.steps, batch_size=config.reward.batch_size)
-  config.control.optim.update(config.reward.optim)
 
 
 def peer(loss: str, **args) -> variants.Change:
@@ -170,7 +164,7 @@ def own_masks(config: ConfigDict, source: str) -> None:
   config.policy.args.network.args = {"width": 24, "depth": 4}
   config.mle.update(steps=2000, batch_size=8)
   config.reward.update(steps=500, batch_size=8)
-  control_steps(config)
+  variants.control_as_tuning(config)
   config.eval_every = 0
 
 

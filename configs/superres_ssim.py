@@ -51,7 +51,7 @@ def embedded(config: ConfigDict) -> None:
   config.mle.optim.update(name="adam", lr=5e-4, warmup_steps=100)
   config.reward.update(steps=800, batch_size=8, num_samples=4)
   config.reward.optim.update(name="adam", lr=1e-4, warmup_steps=20, schedule="cosine")
-  control_steps(config)
+  variants.control_as_tuning(config)
   config.eval_every = 1000
   config.eval_examples = 50
 
@@ -65,12 +65,6 @@ def scaled(config: ConfigDict, scale: int) -> None:
   # As papers on super-resolution measure: Y alone, without a border as wide as the scale.
   papers = {"measures": ("PSNR", "SSIM", "LR_PSNR"), "luma": True, "border": scale}
   config.metrics = ({"fn": "rtune.metrics.pictures:restoring", "args": papers},)
-
-
-def control_steps(config: ConfigDict) -> None:
-  """The phase control as the phase reward, whichever is run."""
-  config.control.update(steps=config.reward.steps, batch_size=config.reward.batch_size)
-  config.control.optim.update(config.reward.optim)
 
 
 def control(config: ConfigDict) -> None:
@@ -102,14 +96,13 @@ def lpips(config: ConfigDict) -> None:
 def folder(config: ConfigDict) -> None:
   """A user's photographs, one after the other in evaluation, each in its own size."""
   coco_json(config)
-  for split in ("train", "val"):
-    getattr(config.data, split).args.split = split
+  variants.one_folder(config)
 
 
 def coco_json(config: ConfigDict) -> None:
   """Files for training and for validation."""
   variants.own_files(config, "rtune.data.sources.clean:CleanPictures")
-  control_steps(config)
+  variants.control_as_tuning(config)
   scale = config.task.args.scale
   config.data.val.args = {"annotations": "", "multiple": scale}
   smallest = scale * config.task.args.size
@@ -137,7 +130,7 @@ def paper(config: ConfigDict) -> None:
   # Its rate is halved four times, and it starts from a trained RRDB.
   config.mle.optim.update(schedule="cosine", warmup_steps=0)  # ours, L
   config.reward.update(steps=5000, batch_size=16)  # L: ours, nobody has tuned it before
-  control_steps(config)
+  variants.control_as_tuning(config)
 
 
 def tiny(config: ConfigDict) -> None:

@@ -53,7 +53,7 @@ def flags_of(module: str) -> list[str]:
   """The flags that a command's own help names."""
   with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):
     module_of(module).main(["--help"])
-  return sorted(set(re.findall(r"(?<![\w-])--[a-z][\w.]*", text.getvalue())))
+  return sorted(set(re.findall(r"(?<![\w-])--[a-z]\w*", text.getvalue())))
 
 
 def module_of(command: str) -> types.ModuleType:

@@ -75,6 +75,18 @@ def control_steps(config: ConfigDict) -> None:
   config.control.optim.update(name="adam", lr=5e-4, warmup_steps=20)
 
 
+def control_as_tuning(config: ConfigDict) -> None:
+  """The phase control with the steps, batches and learning rates of the phase reward."""
+  config.control.update(steps=config.reward.steps, batch_size=config.reward.batch_size)
+  config.control.optim.update(config.reward.optim)
+
+
+def one_folder(config: ConfigDict) -> None:
+  """Training and validation data from the same files, of which some are held out."""
+  for split in ("train", "val"):
+    getattr(config.data, split).args.split = split
+
+
 def own_files(config: ConfigDict, source: str) -> None:
   """A user's photographs: for a control, say --config.phases='("control",)' with init_from."""
   config.data.train.fn = config.data.val.fn = source

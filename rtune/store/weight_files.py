@@ -3,7 +3,6 @@
 A model may come as one file, as shards with an index, or as the folder that holds either.
 """
 
-import json
 import lzma
 import pathlib
 import re
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import safetensors
 
+from rtune.disk import parse_json
 from rtune.errors import DataError, UsageError
 from rtune.store import first_bytes, npz_file, safetensors_file
 from rtune.store.unreadable import Unreadable, check_count, shown
@@ -144,10 +144,7 @@ def _read_shards(path: pathlib.Path) -> dict[str, np.ndarray]:
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
   if path.stat().st_size > _MAX_JSON:
     raise Unreadable(f"it is larger than {_MAX_JSON:,} bytes")
-  try:
-    table = json.loads(path.read_bytes())
-  except RecursionError as error:
-    raise Unreadable("it is nested too deep") from error
+  table = parse_json(path.read_bytes())
   if not isinstance(table, dict):
     raise Unreadable("it is not a JSON object")
   return table

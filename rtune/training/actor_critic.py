@@ -121,10 +121,10 @@ def _update(making: Making):
     parts, shared = {"decisions": drawn}, {"critics": learned}
     key = jax.random.fold_in(learn_key, settings.critic_updates)
     grads, loss, aux = accumulate(loss_fn, params, parts, settings.accumulate, key, shared)
-    new, metrics = apply_update(
-      state, making.optimizer, grads, loss + 0 * jnp.sum(said["critic_grad_norm"]),
-      jnp.any(scores.valid),
-    )  # fmt: skip
+    # Critics that are not finite leave out the whole step, as a loss that is not does.
+    sound = jnp.all(jnp.isfinite(said["critic_grad_norm"]))
+    loss = jnp.where(sound, loss, jnp.nan)
+    new, metrics = apply_update(state, making.optimizer, grads, loss, jnp.any(scores.valid))
     stepped, moved = critics.bounded(control, state.params, new.params, drawn, settings.kl_bound)
     good = new.skipped_in_a_row + new.unrewarded_in_a_row == 0
     kept = jax.tree.map(lambda n, o: jnp.where(good, n, o), Kept(learned, held), state.kept)

@@ -50,6 +50,16 @@ class Phase(NamedTuple):
   keeps: Callable[..., Any] | None = None
 
 
+_CONTROL = Phase(
+  name="control",
+  learns=POLICY,
+  start_from=start.imitated,
+  step=imitate.imitation,
+  predict=best_answers,
+  label="control",
+  seed=1,
+  branches=True,
+)
 PHASES = (
   Phase(
     name="codes",
@@ -71,36 +81,9 @@ PHASES = (
     seed=0,
     given_by=("init_from",),
   ),
-  Phase(
-    name="control",
-    learns=POLICY,
-    start_from=start.imitated,
-    step=imitate.imitation,
-    predict=best_answers,
-    label="control",
-    seed=1,
-    branches=True,
-  ),
-  Phase(
-    name="pseudo",
-    learns=POLICY,
-    start_from=start.imitated,
-    step=imitate.imitation,
-    predict=best_answers,
-    label="pseudo-labels",
-    seed=2**21,
-    branches=True,
-  ),
-  Phase(
-    name="active",
-    learns=POLICY,
-    start_from=start.imitated,
-    step=imitate.imitation,
-    predict=best_answers,
-    label="labeled images",
-    seed=2**22,
-    branches=True,
-  ),
+  _CONTROL,
+  _CONTROL._replace(name="pseudo", label="pseudo-labels", seed=2**21),
+  _CONTROL._replace(name="active", label="labeled images", seed=2**22),
   Phase(
     name="reward",
     learns=POLICY,

@@ -22,8 +22,6 @@ _COUNTS = {
   ),
 }
 _COPIED = "copied"
-
-
 _MOST_TOLD = 5  # updates left out that are told one by one
 
 
