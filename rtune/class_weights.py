@@ -45,9 +45,9 @@ class Weighed(NamedTuple):
 
   classes: Sequence[str]
   unit: str
-  counts: Int[np.ndarray, "c"]
-  frequencies: Float64[np.ndarray, "c"]
-  weights: Float64[np.ndarray, "c"]
+  counts: Int[np.ndarray, " c"]
+  frequencies: Float64[np.ndarray, " c"]
+  weights: Float64[np.ndarray, " c"]
 
 
 def main(args: Sequence[str]) -> int:

@@ -149,7 +149,7 @@ def train_view(
   scale_min: float = 1.0,
   scale_max: float = 1.0,
   min_visible: float = 0.25,
-) -> tuple[UInt8[np.ndarray, "s s 3"], Float32[np.ndarray, "n 4"], Bool[np.ndarray, "n"]]:
+) -> tuple[UInt8[np.ndarray, "s s 3"], Float32[np.ndarray, "n 4"], Bool[np.ndarray, " n"]]:
   """A random view for training: as `fit`, but mirrored, zoomed and cropped at random.
 
   Large-scale jitter as in pix2seq and detectron2: the longer side is scaled to a uniform multiple
@@ -197,7 +197,7 @@ def _span(length: int, scaled: int, first: int, shown: int) -> tuple[float, floa
   return first * length / scaled, float(end)
 
 
-def _nearest(start: float, end: float, count: int) -> Integer[np.ndarray, "n"]:
+def _nearest(start: float, end: float, count: int) -> Integer[np.ndarray, " n"]:
   """The pixels below the centers of `count` equal pieces of a stretch."""
   return (start + (np.arange(count) + 0.5) * ((end - start) / count)).astype(np.int64)
 
@@ -245,5 +245,5 @@ def _clip(boxes: Float[np.ndarray, "n 4"], limits: tuple[int, int]) -> Float[np.
   return np.clip(boxes, 0, np.array([*limits, *limits], np.float64))
 
 
-def _area(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n"]:
+def _area(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, " n"]:
   return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

@@ -11,7 +11,7 @@ from rtune.data.source import ClassCounts, PixelCounts, Source
 from rtune.predictions.labels import IGNORE
 
 
-def count(source: Source) -> tuple[str, Int[np.ndarray, "C"]]:
+def count(source: Source) -> tuple[str, Int[np.ndarray, " C"]]:
   """What a source annotates, "boxes" or "pixels", and how many of each class.
 
   Asks the source where it offers an answer; otherwise every example is read, images included. Crowd
@@ -33,6 +33,6 @@ def count(source: Source) -> tuple[str, Int[np.ndarray, "C"]]:
   return "pixels" if has_maps else "boxes", counts_C
 
 
-def count_classes(source: Source) -> Int[np.ndarray, "C"]:
+def count_classes(source: Source) -> Int[np.ndarray, " C"]:
   """The numbers alone."""
   return count(source)[1]

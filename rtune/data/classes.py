@@ -109,6 +109,6 @@ def _composed(name: str) -> str:
 
 
 def _ordered(
-  count: Callable[[], Int[np.ndarray, "c"]], order: Sequence[int]
-) -> Int[np.ndarray, "c"]:
+  count: Callable[[], Int[np.ndarray, " c"]], order: Sequence[int]
+) -> Int[np.ndarray, " c"]:
   return np.asarray(count())[list(order)]

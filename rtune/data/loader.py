@@ -37,8 +37,8 @@ class EvalBatch(NamedTuple):
   """
 
   features: dict[str, np.ndarray]
-  mask: Bool[np.ndarray, "b"]
-  indices: Int[np.ndarray, "b"]
+  mask: Bool[np.ndarray, " b"]
+  indices: Int[np.ndarray, " b"]
   truths: list[Example]
 
 

@@ -115,7 +115,7 @@ class PairSource(Source, Protocol):
 class ClassCounts(Protocol):
   """Knows how often each class is annotated without reading images."""
 
-  def class_counts(self) -> Int[np.ndarray, "C"]:
+  def class_counts(self) -> Int[np.ndarray, " C"]:
     """Boxes of each class, crowd regions not counted."""
     ...
 
@@ -124,7 +124,7 @@ class ClassCounts(Protocol):
 class BoxCounts(Protocol):
   """Knows how many boxes there are without reading images."""
 
-  def box_counts(self) -> Int[np.ndarray, "I"]:
+  def box_counts(self) -> Int[np.ndarray, " I"]:
     """Boxes of each image, crowd regions not counted."""
     ...
 
@@ -133,7 +133,7 @@ class BoxCounts(Protocol):
 class SegmentCounts(Protocol):
   """Knows how many segments there are without reading images."""
 
-  def segment_counts(self) -> Int[np.ndarray, "I"]:
+  def segment_counts(self) -> Int[np.ndarray, " I"]:
     """Segments of each image."""
     ...
 
@@ -142,7 +142,7 @@ class SegmentCounts(Protocol):
 class PixelCounts(Protocol):
   """Knows how many pixels each class has without reading images."""
 
-  def pixel_counts(self) -> Int[np.ndarray, "C"]:
+  def pixel_counts(self) -> Int[np.ndarray, " C"]:
     """Pixels of each class, those that nobody has labeled not counted."""
     ...
 

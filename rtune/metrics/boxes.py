@@ -25,9 +25,9 @@ class Truth(NamedTuple):
   """What the official scorer counts of the annotation of one image."""
 
   xywh: Float64[np.ndarray, "M 4"]  # x, y, width, height, as a file has them
-  labels: Int32[np.ndarray, "M"]
-  crowd: Bool[np.ndarray, "M"]
-  area: Float64[np.ndarray, "M"]  # annotated area in pixels, for the size ranges
+  labels: Int32[np.ndarray, " M"]
+  crowd: Bool[np.ndarray, " M"]
+  area: Float64[np.ndarray, " M"]  # annotated area in pixels, for the size ranges
 
 
 class Entry(NamedTuple):
@@ -35,10 +35,10 @@ class Entry(NamedTuple):
 
   image_id: int
   boxes: Float32[np.ndarray, "N 4"]
-  labels: Int32[np.ndarray, "N"]
-  scores: Float32[np.ndarray, "N"]
+  labels: Int32[np.ndarray, " N"]
+  scores: Float32[np.ndarray, " N"]
   truth_boxes: Float32[np.ndarray, "G 4"]  # within the image, for the correlation with IoU
-  truth_labels: Int32[np.ndarray, "G"]
+  truth_labels: Int32[np.ndarray, " G"]
   official: Truth
 
 

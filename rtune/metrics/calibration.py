@@ -37,7 +37,7 @@ def score_iou(records: Sequence[Judged]) -> float | None:
   return float(scipy.stats.spearmanr(scores, ious).statistic)
 
 
-def best_iou(record: Judged) -> Float[np.ndarray, "n"]:
+def best_iou(record: Judged) -> Float[np.ndarray, " n"]:
   """IoU of each predicted box with the object of its class that it overlaps most."""
   if not len(record.truth_boxes):
     return np.zeros(len(record.boxes))

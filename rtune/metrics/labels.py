@@ -36,8 +36,8 @@ class Totals(NamedTuple):
 class Scores(NamedTuple):
   """Of each class, NaN where it has none."""
 
-  iou: Float[np.ndarray, "c"]
-  accuracy: Float[np.ndarray, "c"]
+  iou: Float[np.ndarray, " c"]
+  accuracy: Float[np.ndarray, " c"]
 
 
 def segmentation(
@@ -204,7 +204,7 @@ def _by_class(scores: Scores, classes: Sequence[str]) -> dict[str, float]:
   return dict(zip(classes, np.nan_to_num(scores.iou, nan=_NONE).tolist(), strict=True))
 
 
-def _mean(values: Float[np.ndarray, "_"], none: float) -> float:
+def _mean(values: Float[np.ndarray, " _"], none: float) -> float:
   """Mean of those that are numbers."""
   known = values[np.isfinite(values)]
   return float(known.mean()) if known.size else none

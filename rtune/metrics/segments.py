@@ -30,21 +30,21 @@ class Entry(NamedTuple):
   """
 
   image_id: int
-  labels: Int[np.ndarray, "P"]
-  areas: Int[np.ndarray, "P"]
-  matched: Int[np.ndarray, "M"]
-  iou: Float[np.ndarray, "M"]
-  unmatched: Int[np.ndarray, "U"]
-  missed: Int[np.ndarray, "F"]
+  labels: Int[np.ndarray, " P"]
+  areas: Int[np.ndarray, " P"]
+  matched: Int[np.ndarray, " M"]
+  iou: Float[np.ndarray, " M"]
+  unmatched: Int[np.ndarray, " U"]
+  missed: Int[np.ndarray, " F"]
 
 
 class Quality(NamedTuple):
   """Sums over images for each class."""
 
-  iou: Float[np.ndarray, "C"]
-  matched: Int[np.ndarray, "C"]
-  unmatched: Int[np.ndarray, "C"]
-  missed: Int[np.ndarray, "C"]
+  iou: Float[np.ndarray, " C"]
+  matched: Int[np.ndarray, " C"]
+  unmatched: Int[np.ndarray, " C"]
+  missed: Int[np.ndarray, " C"]
 
 
 def panoptic(classes: Sequence[str], category_ids: Sequence[int], things: Sequence[bool]) -> Metric:
@@ -186,7 +186,7 @@ def _record(prediction: Mapping[str, Any], truth: Mapping[str, Any], num_classes
 
 def _checked(
   example: Mapping[str, Any], image_id: int, what: str, num_classes: int
-) -> tuple[Integer[np.ndarray, "h w"], Int[np.ndarray, "n"]]:
+) -> tuple[Integer[np.ndarray, "h w"], Int[np.ndarray, " n"]]:
   """A map and its labels, of which every value and class exists."""
   map_HW = np.asarray(example["segments"])
   labels = np.asarray(example["labels"], np.int64).reshape(-1)
@@ -223,7 +223,7 @@ def _sums(records: Sequence[Entry], num_classes: int) -> Quality:
   )
 
 
-def _means(quality: Quality, members_C: Bool[np.ndarray, "C"]) -> dict[str, float]:
+def _means(quality: Quality, members_C: Bool[np.ndarray, " C"]) -> dict[str, float]:
   """PQ, SQ and RQ, averaged over those of the given classes that have segments."""
   total_C = quality.matched + 0.5 * (quality.unmatched + quality.missed)
   counted_C = members_C & (total_C > 0)

@@ -69,7 +69,7 @@ def caption_metric(words: Corpus) -> Metric:
 
 def cider_d(
   candidates: Sequence[Words], references: Sequence[Sequence[Words]], corpus: Corpus | None = None
-) -> Float64[np.ndarray, "c"]:
+) -> Float64[np.ndarray, " c"]:
   """CIDEr-D of each candidate (1411.5726): CIDEr with clipped counts and a length penalty.
 
   The penalty compares numbers of bigrams, as the official code does. To count the end of a caption
@@ -85,7 +85,7 @@ def cider_d(
 
 def cider(
   candidates: Sequence[Words], references: Sequence[Sequence[Words]], corpus: Corpus | None = None
-) -> Float64[np.ndarray, "c"]:
+) -> Float64[np.ndarray, " c"]:
   """CIDEr of each candidate: cosine of the tf-idf vectors, mean over n and references, times 10."""
   return _cider(candidates, references, corpus, clipped=False)
 
@@ -114,7 +114,7 @@ def bleu(
 
 def rouge_l(
   candidates: Sequence[Words], references: Sequence[Sequence[Words]]
-) -> Float64[np.ndarray, "c"]:
+) -> Float64[np.ndarray, " c"]:
   """ROUGE-L of each candidate: F-score of the best precision and recall of common subsequences."""
   return np.array(
     [_rouge_l(words, group) for words, group in zip(candidates, references, strict=True)]
@@ -126,7 +126,7 @@ def _cider(
   references: Sequence[Sequence[Words]],
   corpus: Corpus | None,
   clipped: bool,
-) -> Float64[np.ndarray, "c"]:
+) -> Float64[np.ndarray, " c"]:
   pool = pools.lay_out(candidates, references, corpus)
   idf_NT = pools.own_idf(pool) if corpus is None else corpus.idf(pool.tokens_T)
   similar_M = np.zeros(len(pool.image_M))
@@ -158,8 +158,8 @@ def _matches(pool: pools.Pool, n: int) -> int:
 
 
 def _sums(
-  caption: Int64[np.ndarray, "k"], values: np.ndarray, image_M: Int64[np.ndarray, "m"]
-) -> Float64[np.ndarray, "m"]:
+  caption: Int64[np.ndarray, " k"], values: np.ndarray, image_M: Int64[np.ndarray, " m"]
+) -> Float64[np.ndarray, " m"]:
   return np.bincount(caption, values, minlength=len(image_M)).astype(np.float64)
 
 

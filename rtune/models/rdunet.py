@@ -67,7 +67,9 @@ class RDUNet(nn.Module):
   dtype: jnp.dtype
 
   @nn.compact
-  def __call__(self, image: Float[Array, "b h w c"], sigma: Float[Array, "b"]) -> restorer.Restored:
+  def __call__(
+    self, image: Float[Array, "b h w c"], sigma: Float[Array, " b"]
+  ) -> restorer.Restored:
     x = image
     if self.sees_sigma:
       level = jnp.broadcast_to(sigma[:, None, None, None], (*image.shape[:3], 1))

@@ -53,11 +53,11 @@ class Restorer(NamedTuple):
 def of_module(module: nn.Module, scale: int = 1, multiple: int = 1) -> Restorer:
   """The network of a module: (image, sigma) -> `Restored`, for sides that are multiples."""
 
-  def init(key: Array, image: Float[Array, "b h w c"], sigma: Float[Array, "b"]) -> dict[str, Any]:
+  def init(key: Array, image: Float[Array, "b h w c"], sigma: Float[Array, " b"]) -> dict[str, Any]:
     return module.init(key, mirrored(image, multiple), sigma)["params"]
 
   def apply(
-    params: dict[str, Any], image: Float[Array, "b h w c"], sigma: Float[Array, "b"]
+    params: dict[str, Any], image: Float[Array, "b h w c"], sigma: Float[Array, " b"]
   ) -> Restored:
     height, width = image.shape[1:3]
     found = module.apply({"params": params}, mirrored(image, multiple), sigma)

@@ -77,7 +77,9 @@ class Enlarger(nn.Module):
   dtype: jnp.dtype
 
   @nn.compact
-  def __call__(self, image: Float[Array, "b h w c"], sigma: Float[Array, "b"]) -> restorer.Restored:
+  def __call__(
+    self, image: Float[Array, "b h w c"], sigma: Float[Array, " b"]
+  ) -> restorer.Restored:
     del sigma
     make = functools.partial(conv, dtype=self.dtype)
     x, _ = Trunk(self.filters, self.blocks, self.growth, self.dtype, name="trunk")(image)

@@ -22,7 +22,7 @@ def boundary_f1(
   truth_HW: Integer[np.ndarray, "h w"],
   classes: int,
   tolerance: float,
-) -> Float[np.ndarray, "c"]:
+) -> Float[np.ndarray, " c"]:
   """F1 of the boundaries of each class in one image (Csurka et al., BMVC 2013).
 
   A pixel lies at the boundary of its class if one of its four neighbors has another class. The
@@ -66,7 +66,7 @@ def _at_boundary(
 
 def _share_near(
   from_HW: Int[np.ndarray, "h w"], to_HW: Int[np.ndarray, "h w"], classes: int, radius: int
-) -> tuple[Float[np.ndarray, "c"], Int[np.ndarray, "c"]]:
+) -> tuple[Float[np.ndarray, " c"], Int[np.ndarray, " c"]]:
   """Of each class: the share of its pixels in one map with one in the other near, and how many."""
   padded_HW = np.pad(to_HW, radius, constant_values=_NOWHERE)
   width, flat = padded_HW.shape[1], padded_HW.ravel()

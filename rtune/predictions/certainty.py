@@ -31,7 +31,7 @@ def count_levels(
   return np.bincount(flat, minlength=classes * LEVELS).reshape(classes, LEVELS)
 
 
-def surest(counts: Int[np.ndarray, "c l"], share: float) -> Int[np.ndarray, "c"]:
+def surest(counts: Int[np.ndarray, "c l"], share: float) -> Int[np.ndarray, " c"]:
   """The level of each class from which on this share of its pixels lies, or a little more.
 
   Class-balanced selection (Zou et al., ECCV 2018): one level for all would leave rare classes,

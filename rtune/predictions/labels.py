@@ -49,7 +49,7 @@ def confusion(
 
 def intersection_and_union(
   counts: Float[Array, "c c"],
-) -> tuple[Float[Array, "c"], Float[Array, "c"]]:
+) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
   """Of each class, from a confusion matrix; IoU is their quotient."""
   intersection_C = jnp.diagonal(counts)
   return intersection_C, jnp.sum(counts, axis=0) + jnp.sum(counts, axis=1) - intersection_C

@@ -44,7 +44,7 @@ class AnnotatedSegments(NamedTuple):
 
 def canonical(
   segments_II: Integer[np.ndarray, "i i"], slots: int
-) -> tuple[UInt[np.ndarray, "i i"], Int[np.ndarray, "k"], int]:
+) -> tuple[UInt[np.ndarray, "i i"], Int[np.ndarray, " k"], int]:
   """Slots that follow from where segments are: by their centers of mass, from top to bottom.
 
   Args:
@@ -68,7 +68,7 @@ def canonical(
 
 
 def numbered(
-  map_HW: Integer[np.ndarray, "h w"], values: Integer[np.ndarray, "k"]
+  map_HW: Integer[np.ndarray, "h w"], values: Integer[np.ndarray, " k"]
 ) -> UInt[np.ndarray, "h w"]:
   """The place of each pixel's value in a list, from 1; 0 for values that are not there."""
   number = np.zeros(int(max(map_HW.max(), values.max(initial=0))) + 1, np.uint16)
@@ -97,7 +97,7 @@ def segments_of(
   return Segments(ids, jnp.maximum(channel_M - 1, 0), present_M)
 
 
-def merge_stuff(segments: Segments, things: Bool[Array, "c"]) -> Segments:
+def merge_stuff(segments: Segments, things: Bool[Array, " c"]) -> Segments:
   """Stuff has no instances: all of its slots of one class become the first of them."""
   labels, present = segments.labels, segments.present
   slots = jax.lax.broadcasted_iota(jnp.int32, labels.shape, labels.ndim - 1)

@@ -88,7 +88,7 @@ def weighted_recall(
   )
 
 
-def match_iou(prediction: Boxes, truth: Boxes, iou_threshold: float = 0.5) -> Float[Array, "p"]:
+def match_iou(prediction: Boxes, truth: Boxes, iou_threshold: float = 0.5) -> Float[Array, " p"]:
   """IoU of each predicted box with the object it points to in `recall`, 0 if it points to nothing.
 
   Duplicates keep theirs. It is what confidence tokens learn to expect (2302.08242).
@@ -98,8 +98,8 @@ def match_iou(prediction: Boxes, truth: Boxes, iou_threshold: float = 0.5) -> Fl
 
 
 def balanced_weights(
-  counts: Sequence[int] | Integer[np.ndarray, "c"], smoothing: float = 0.05
-) -> Float64[np.ndarray, "c"]:
+  counts: Sequence[int] | Integer[np.ndarray, " c"], smoothing: float = 0.05
+) -> Float64[np.ndarray, " c"]:
   """Worth of each class, falling with its number of boxes n: 1 / (n + smoothing * sum n).
 
   Its mean is 1 over the classes that have boxes: others, such as what an export calls the whole
@@ -140,7 +140,7 @@ def comparable(prediction: Boxes, truth: Boxes) -> Bool[Array, "p g"]:
   return present_PG & (prediction.labels[:, None] == truth.labels[None, :])
 
 
-def nearest(prediction: Boxes, truth: Boxes) -> tuple[Float[Array, "p"], Int[Array, "p"]]:
+def nearest(prediction: Boxes, truth: Boxes) -> tuple[Float[Array, " p"], Int[Array, " p"]]:
   """Largest IoU of each predicted box with an object of its class, and which object that is."""
   iou_PG = pairwise_iou(prediction.boxes, truth.boxes)
   iou_PG = jnp.where(comparable(prediction, truth), iou_PG, 0.0)
@@ -152,7 +152,7 @@ def nearest(prediction: Boxes, truth: Boxes) -> tuple[Float[Array, "p"], Int[Arr
   return iou_P, pointed_P
 
 
-def _passed(iou_N: Float[Array, "n"], thresholds: tuple[float, ...]) -> Float[Array, "n"]:
+def _passed(iou_N: Float[Array, " n"], thresholds: tuple[float, ...]) -> Float[Array, " n"]:
   """How many thresholds each IoU exceeds."""
   passed_NT = iou_N[:, None] > jnp.array(thresholds, iou_N.dtype)[None]
   return jnp.sum(passed_NT, axis=1, dtype=iou_N.dtype)

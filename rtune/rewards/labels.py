@@ -38,8 +38,8 @@ class Effects(NamedTuple):
   r[g, g] = gain[g] and r[g, a] = -cost[a] elsewhere, up to what is the same for all a.
   """
 
-  gain: Float[Array, "c"]
-  cost: Float[Array, "c"]
+  gain: Float[Array, " c"]
+  cost: Float[Array, " c"]
 
 
 def class_confusion(classes: Sequence[str], decay: float = 0.97) -> Running:
@@ -60,7 +60,7 @@ def class_confusion(classes: Sequence[str], decay: float = 0.97) -> Running:
 
 
 def effects(
-  counts: Confusion, there: Float[Array, "c"], class_weights: Sequence[float] = ()
+  counts: Confusion, there: Float[Array, " c"], class_weights: Sequence[float] = ()
 ) -> Effects:
   """How mIoU over many images changes with one pixel, from their confusion matrix: its derivative.
 
@@ -198,7 +198,7 @@ def boundary_f1(
   return float(f1_C[known_C].mean()) if known_C.any() else 1.0
 
 
-def class_areas(truth: LabelMap, classes: int) -> Float[Array, "{classes}"]:
+def class_areas(truth: LabelMap, classes: int) -> Float[Array, " {classes}"]:
   """Pixels of each class."""
   labels_T = truth.labels.reshape(-1)
   labels_T = jnp.where(labels_T == IGNORE, classes, labels_T)
@@ -212,14 +212,14 @@ def _by_pixel(credit_HW: Float[Array, "h w"], known_HW: Bool[Array, "h w"]) -> d
   return {"reward": jnp.sum(credit_HW) / known, "credit": credit_HW.reshape(-1)}
 
 
-def _shares(there_C: Bool[Array, "c"], class_weights: Sequence[float]) -> Float[Array, "c"]:
+def _shares(there_C: Bool[Array, " c"], class_weights: Sequence[float]) -> Float[Array, " c"]:
   """What each class that is there weighs in a mean; they sum to 1, or to 0 of none."""
   weights_C = weights_of(class_weights, there_C.shape[0]) * there_C.astype(jnp.float32)
   total = jnp.sum(weights_C)
   return weights_C / jnp.maximum(total, _tiny(total))
 
 
-def weights_of(class_weights: Sequence[float], classes: int) -> Float[Array, "{classes}"]:
+def weights_of(class_weights: Sequence[float], classes: int) -> Float[Array, " {classes}"]:
   """Weights of classes with a mean of 1; (): all 1.
 
   Raises:

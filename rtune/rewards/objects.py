@@ -19,10 +19,10 @@ from rtune.predictions.labels import IGNORE, LabelMap, regions
 class Objects(NamedTuple):
   """Regions of the truth that count; what has no region of its own at a place has a size of 0."""
 
-  region: Int[Array, "t"]  # of each pixel
-  size: Int[Array, "t"]
-  present: Bool[Array, "t"]
-  known: Bool[Array, "t"]  # pixels that somebody has labeled
+  region: Int[Array, " t"]  # of each pixel
+  size: Int[Array, " t"]
+  present: Bool[Array, " t"]
+  known: Bool[Array, " t"]  # pixels that somebody has labeled
 
 
 def objects_found(
@@ -81,7 +81,7 @@ def objects_found(
   }
 
 
-def objects_of(truth: LabelMap, is_object_C: Bool[np.ndarray, "c"], least: int) -> Objects:
+def objects_of(truth: LabelMap, is_object_C: Bool[np.ndarray, " c"], least: int) -> Objects:
   """The objects of a truth, alike for all samples of an image."""
   labels_T = truth.labels.reshape(-1)
   known_T = labels_T != IGNORE
@@ -91,7 +91,7 @@ def objects_of(truth: LabelMap, is_object_C: Bool[np.ndarray, "c"], least: int) 
   return Objects(region_T, size_T, size_T >= max(least, 1), known_T)
 
 
-def _are_objects(classes: Sequence[str], of: Sequence[str]) -> Bool[np.ndarray, "c"]:
+def _are_objects(classes: Sequence[str], of: Sequence[str]) -> Bool[np.ndarray, " c"]:
   unknown = [name for name in of if name not in classes]
   if unknown:
     raise UsageError(

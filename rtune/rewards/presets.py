@@ -175,7 +175,7 @@ def _num_classes(boxes: Boxes) -> Float[Array, ""]:
   return _count(boxes.present & ~jnp.any(earlier, axis=1))
 
 
-def _count(which: Bool[Array, "n"]) -> Float[Array, ""]:
+def _count(which: Bool[Array, " n"]) -> Float[Array, ""]:
   return jnp.sum(which, dtype=jnp.float32)
 
 
@@ -185,7 +185,7 @@ def _by_score(boxes: Boxes) -> Boxes:
   return Boxes(*(field[order] for field in boxes))
 
 
-def _repeated(boxes: Boxes) -> Bool[Array, "p"]:
+def _repeated(boxes: Boxes) -> Bool[Array, " p"]:
   """Which boxes have come before with the same class."""
   slots = jnp.arange(boxes.labels.shape[-1])
   same = jnp.all(boxes.boxes[:, None] == boxes.boxes[None], axis=-1) & comparable(boxes, boxes)
@@ -197,10 +197,10 @@ def _comparable_iou(prediction: Boxes, truth: Boxes) -> Float[Array, "p g"]:
   return jnp.where(comparable(prediction, truth), iou_PG, 0.0)
 
 
-def _choose(iou_PG: Float[Array, "p g"], allowed_PG: Bool[Array, "p g"]) -> Float[Array, "p"]:
+def _choose(iou_PG: Float[Array, "p g"], allowed_PG: Bool[Array, "p g"]) -> Float[Array, " p"]:
   """One after the other, each box takes the free object it overlaps most: the IoU, 0 for none."""
 
-  def choose(free_G: Bool[Array, "g"], row: tuple) -> tuple[Bool[Array, "g"], Float[Array, ""]]:
+  def choose(free_G: Bool[Array, " g"], row: tuple) -> tuple[Bool[Array, " g"], Float[Array, ""]]:
     iou_G, allowed_G = row
     iou_G = jnp.where(free_G & allowed_G, iou_G, 0.0)
     iou = jnp.max(iou_G, initial=0.0)
@@ -212,7 +212,7 @@ def _choose(iou_PG: Float[Array, "p g"], allowed_PG: Bool[Array, "p g"]) -> Floa
   return jax.lax.scan(choose, jnp.ones(iou_PG.shape[1], bool), (iou_PG, allowed_PG))[1]
 
 
-def _proper(boxes: Boxes) -> Bool[Array, "n"]:
+def _proper(boxes: Boxes) -> Bool[Array, " n"]:
   return boxes.present & jnp.all(boxes.boxes[:, 2:] > boxes.boxes[:, :2], axis=-1)
 
 

@@ -94,7 +94,7 @@ def _score_all(tokens_NL, length_N, ended_N, truth, corpus: Corpus, end_is_word:
 
 
 def _score(
-  tokens_L: Int[Array, "l"],
+  tokens_L: Int[Array, " l"],
   length: Int[Array, ""],
   ended: Bool[Array, ""],
   truth: References,
@@ -150,8 +150,8 @@ def _slots(tokens_K: Int[Array, "*r k"]) -> Int[Array, "*r k"]:
 
 
 def _count(
-  words_L: Int[Array, "l"], words_RK: Int[Array, "r k"]
-) -> list[tuple[Float[Array, "x"], Float[Array, "r x"]]]:
+  words_L: Int[Array, " l"], words_RK: Int[Array, "r k"]
+) -> list[tuple[Float[Array, " x"], Float[Array, "r x"]]]:
   """For n = 1 to 4: how often the n-gram at each position is in the candidate, in each reference.
 
   An n-gram equals another if the one without its last word does, and that word.
@@ -167,7 +167,7 @@ def _count(
   return counts
 
 
-def _idf(words_L: Int[Array, "l"], corpus: Corpus) -> list[Float[Array, "x"]]:
+def _idf(words_L: Int[Array, " l"], corpus: Corpus) -> list[Float[Array, " x"]]:
   """For n = 1 to 4: log(images / images with it) of the n-gram that starts at each position.
 
   An n-gram that no training caption holds counts as if one image had it.
@@ -184,11 +184,11 @@ def _idf(words_L: Int[Array, "l"], corpus: Corpus) -> list[Float[Array, "x"]]:
 
 
 def _search(
-  offsets: Int[np.ndarray, "p"],
-  last: Int[np.ndarray, "g"],
-  prefix_X: Int[Array, "x"],
-  word_X: Int[Array, "x"],
-) -> Int[Array, "x"]:
+  offsets: Int[np.ndarray, " p"],
+  last: Int[np.ndarray, " g"],
+  prefix_X: Int[Array, " x"],
+  word_X: Int[Array, " x"],
+) -> Int[Array, " x"]:
   """Place of each word in the row of its prefix; -1 where there is none, or no prefix."""
   if not len(last):
     return jnp.full_like(prefix_X, -1)
@@ -208,7 +208,7 @@ def _search(
   return jnp.where(found_X, low_X, -1)
 
 
-def _repeated(words_L: Int[Array, "l"], own_X: Float[Array, "x"]) -> Float[Array, ""]:
+def _repeated(words_L: Int[Array, " l"], own_X: Float[Array, " x"]) -> Float[Array, ""]:
   """Share of the bigrams that are there for the second time or more."""
   present_X = words_L[1:] != _NO_WORD
   again = jnp.sum(jnp.where(present_X, 1 - 1 / own_X, 0.0))

@@ -18,7 +18,7 @@ from rtune.tasks.detection import CLASS, CONFIDENCES, FIELDS
 
 def expected_iou(
   logits: Float[Array, "l v"],
-  actions: Int[Array, "l"],
+  actions: Int[Array, " l"],
   prediction: Boxes,
   truth: Boxes,
   *,

@@ -102,7 +102,7 @@ def lovasz(scored: Scored, truth: LabelMap) -> Float[Array, ""]:
 
 
 def _jaccard_extension(
-  error_N: Float[Array, "n"], is_class_N: Bool[Array, "n"], area: Float[Array, ""]
+  error_N: Float[Array, " n"], is_class_N: Bool[Array, " n"], area: Float[Array, ""]
 ) -> Float[Array, ""]:
   """Of one class: the largest errors first, each times what its pixel adds to the Jaccard loss.
 
@@ -164,7 +164,7 @@ def _nll(logits: Float[Array, "b 1 h w c"], own_BHW: Int[Array, "b h w"]) -> Flo
 
 def _pixels(
   scored: Scored, truth: LabelMap
-) -> tuple[Float[Array, "n c"], Float[Array, "n c"], Bool[Array, "n"]]:
+) -> tuple[Float[Array, "n c"], Float[Array, "n c"], Bool[Array, " n"]]:
   """Of each pixel: probabilities, the truth as one-hot (all 0 where unknown), whether it counts."""
   logits = scored.outputs["logits"]
   classes = logits.shape[-1]
@@ -174,7 +174,7 @@ def _pixels(
   return jax.nn.softmax(logits.reshape(-1, classes)), is_class_NC, labels_N != IGNORE
 
 
-def _over_present(loss_C: Float[Array, "c"], area_C: Float[Array, "c"]) -> Float[Array, ""]:
+def _over_present(loss_C: Float[Array, " c"], area_C: Float[Array, " c"]) -> Float[Array, ""]:
   """Mean over the classes that the truth has."""
   present_C = area_C > 0
   count = jnp.maximum(jnp.sum(present_C, dtype=jnp.float32), 1.0)

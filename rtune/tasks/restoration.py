@@ -133,7 +133,7 @@ class Restoration:
     values = image.astype(np.float32) / _WHITE
     return values if self.channels == 3 else (values @ np.array(LUMA, np.float32))[..., None]
 
-  def inputs(self, batch) -> dict[str, Float[Array, "b *hwc"]]:
+  def inputs(self, batch) -> dict[str, Float[Array, " b *hwc"]]:
     sigma = batch["sigma"]
     return {"image": batch["image"], "sigma": sigma if self.tells_sigma else 0 * sigma}
 

@@ -138,7 +138,7 @@ class Corpus:
       for words in sentences
     ]
 
-  def idf(self, tokens_T: Int64[np.ndarray, "t"]) -> Float[np.ndarray, "4 t"]:
+  def idf(self, tokens_T: Int64[np.ndarray, " t"]) -> Float[np.ndarray, "4 t"]:
     """log(images / images with it) of the n-gram that starts at each position.
 
     As in CIDEr, an n-gram that no training caption holds counts as if one image had it.
@@ -158,7 +158,7 @@ class Corpus:
     return np.log(self.num_documents) - np.log(np.maximum(documents_NT, 1))
 
   @functools.cached_property
-  def _keys(self) -> list[Int64[np.ndarray, "g"]]:
+  def _keys(self) -> list[Int64[np.ndarray, " g"]]:
     return [ngrams.table_keys(table, self.num_ids) for table in self.tables]
 
   def save(self, path: str | os.PathLike[str]) -> None:

@@ -23,28 +23,28 @@ class Table(NamedTuple):
   is an (n-1)-gram of the table before. For n = 1 there is one row, and it holds every word.
   """
 
-  offsets: Int32[np.ndarray, "p"]  # row i is last[offsets[i] : offsets[i + 1]], and rises
-  last: Int32[np.ndarray, "g"]
-  documents: Int32[np.ndarray, "g"]  # images with the n-gram in one of their captions
+  offsets: Int32[np.ndarray, " p"]  # row i is last[offsets[i] : offsets[i + 1]], and rises
+  last: Int32[np.ndarray, " g"]
+  documents: Int32[np.ndarray, " g"]  # images with the n-gram in one of their captions
 
 
 class Counts(NamedTuple):
   """How often each caption holds each of its n-grams, for one n; sorted by caption."""
 
-  caption: Int64[np.ndarray, "k"]
-  number: Int64[np.ndarray, "k"]
-  count: Int64[np.ndarray, "k"]
-  position: Int64[np.ndarray, "k"]  # where it stands first
+  caption: Int64[np.ndarray, " k"]
+  number: Int64[np.ndarray, " k"]
+  count: Int64[np.ndarray, " k"]
+  position: Int64[np.ndarray, " k"]  # where it stands first
 
 
-def lay_out(captions: Sequence[Sequence[int]]) -> tuple[Int64[np.ndarray, "t"], ...]:
+def lay_out(captions: Sequence[Sequence[int]]) -> tuple[Int64[np.ndarray, " t"], ...]:
   """Word ids of captions one after another with -1 after each, and which caption each is of."""
   lengths = [len(ids) + 1 for ids in captions]
   tokens_T = np.array([number for ids in captions for number in (*ids, -1)], np.int64)
   return tokens_T, np.repeat(np.arange(len(captions)), lengths)
 
 
-def number_ngrams(tokens_T: Int64[np.ndarray, "t"]) -> Int64[np.ndarray, "4 t"]:
+def number_ngrams(tokens_T: Int64[np.ndarray, " t"]) -> Int64[np.ndarray, "4 t"]:
   """Numbers the n-gram that starts at each position: the same if and only if the words are.
 
   -1 where a caption has ended before n words. Numbers of two n may coincide.
@@ -59,15 +59,15 @@ def number_ngrams(tokens_T: Int64[np.ndarray, "t"]) -> Int64[np.ndarray, "4 t"]:
 
 
 def extended(
-  prefix_T: Int64[np.ndarray, "t"], tokens_T: Int64[np.ndarray, "t"], n: int, base: int
-) -> tuple[Int64[np.ndarray, "x"], Int64[np.ndarray, "x"]]:
+  prefix_T: Int64[np.ndarray, " t"], tokens_T: Int64[np.ndarray, " t"], n: int, base: int
+) -> tuple[Int64[np.ndarray, " x"], Int64[np.ndarray, " x"]]:
   """Where prefixes of n words are followed by another one, and prefix * base + that word."""
   last_T = np.append(tokens_T[n:], np.full(min(n, len(tokens_T)), -1))
   at = np.flatnonzero((prefix_T >= 0) & (last_T >= 0))
   return at, prefix_T[at] * base + last_T[at]
 
 
-def count_ngrams(numbers_T: Int64[np.ndarray, "t"], caption_T: Int64[np.ndarray, "t"]) -> Counts:
+def count_ngrams(numbers_T: Int64[np.ndarray, " t"], caption_T: Int64[np.ndarray, " t"]) -> Counts:
   """Counts the numbered n-grams of each caption."""
   at = np.flatnonzero(numbers_T >= 0)
   base = numbers_T.max(initial=0) + 1
@@ -78,7 +78,7 @@ def count_ngrams(numbers_T: Int64[np.ndarray, "t"], caption_T: Int64[np.ndarray,
 
 
 def build_tables(
-  tokens_T: Int64[np.ndarray, "t"], document_T: Int64[np.ndarray, "t"], num_ids: int
+  tokens_T: Int64[np.ndarray, " t"], document_T: Int64[np.ndarray, " t"], num_ids: int
 ) -> tuple[Table, ...]:
   """Tables of n = 1 to 4 from word ids below `num_ids` and the image that each belongs to."""
   documents_G = _count_documents(tokens_T, document_T, num_ids)
@@ -96,20 +96,20 @@ def build_tables(
   return tuple(tables)
 
 
-def table_keys(table: Table, num_ids: int) -> Int64[np.ndarray, "g"]:
+def table_keys(table: Table, num_ids: int) -> Int64[np.ndarray, " g"]:
   """prefix * num_ids + last word of each n-gram of a table, rising."""
   prefix_G = np.repeat(np.arange(len(table.offsets) - 1), np.diff(table.offsets))
   return prefix_G * num_ids + table.last
 
 
 def _count_documents(
-  number_T: Int64[np.ndarray, "t"], document_T: Int64[np.ndarray, "t"], size: int
-) -> Int32[np.ndarray, "g"]:
+  number_T: Int64[np.ndarray, " t"], document_T: Int64[np.ndarray, " t"], size: int
+) -> Int32[np.ndarray, " g"]:
   at = number_T >= 0
   base = document_T.max(initial=0) + 1
   pairs = np.unique(number_T[at] * base + document_T[at])
   return _int32(np.bincount(pairs // base, minlength=size))
 
 
-def _int32(values: Sequence[int] | np.ndarray) -> Int32[np.ndarray, "x"]:
+def _int32(values: Sequence[int] | np.ndarray) -> Int32[np.ndarray, " x"]:
   return np.asarray(values, np.int32)

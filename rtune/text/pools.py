@@ -22,10 +22,10 @@ Words = Sequence[str]
 class Pool(NamedTuple):
   """Numbered n-grams of captions; the candidate of image i is caption i."""
 
-  tokens_T: Int64[np.ndarray, "t"]
-  caption_T: Int64[np.ndarray, "t"]
+  tokens_T: Int64[np.ndarray, " t"]
+  caption_T: Int64[np.ndarray, " t"]
   numbers_NT: Int64[np.ndarray, "4 t"]
-  image_M: Int64[np.ndarray, "m"]
+  image_M: Int64[np.ndarray, " m"]
   num_images: int
 
 
@@ -57,7 +57,7 @@ def own_idf(pool: Pool) -> Float64[np.ndarray, "4 t"]:
   return np.log(pool.num_images) - np.log(documents_NT)
 
 
-def shared(counts: ngrams.Counts, pool: Pool) -> tuple[Int64[np.ndarray, "k"], ...]:
+def shared(counts: ngrams.Counts, pool: Pool) -> tuple[Int64[np.ndarray, " k"], ...]:
   """Rows of `counts` for n-grams that a candidate shares with a reference: its own, the other."""
   base = counts.number.max(initial=0) + 1
   keys = pool.image_M[counts.caption] * base + counts.number

@@ -53,7 +53,9 @@ def group_mean(rewards: Rewards, valid: Bool[Array, "b s"]) -> Rewards:
   return rewards - mean(rewards, _beside(valid, rewards), axis=1)
 
 
-def greedy(rewards: Rewards, valid: Bool[Array, "b s"], *, greedy: Float[Array, "b *t"]) -> Rewards:
+def greedy(
+  rewards: Rewards, valid: Bool[Array, "b s"], *, greedy: Float[Array, " b *t"]
+) -> Rewards:
   """Minus the reward of greedy decoding (SCST, 1612.00563); 0 where that has none."""
   del valid
   baseline_B1 = greedy[:, None]

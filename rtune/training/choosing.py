@@ -35,7 +35,7 @@ class Looked(NamedTuple):
 
   entropy: float
   impurity: float
-  features: Float[np.ndarray, "f"]
+  features: Float[np.ndarray, " f"]
 
 
 def look(
@@ -57,7 +57,7 @@ def look(
   )
 
 
-def _features(labels, entropy, classes: int) -> Float[np.ndarray, "f"]:
+def _features(labels, entropy, classes: int) -> Float[np.ndarray, " f"]:
   cells = []
   for rows in np.array_split(np.arange(labels.shape[0]), _CELLS):
     for columns in np.array_split(np.arange(labels.shape[1]), _CELLS):

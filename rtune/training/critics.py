@@ -171,6 +171,6 @@ def bounded(
   return at(share), {"kl_step": apart, "step_share": share}
 
 
-def mean(values: Float[Array, "n"], weight: Float[Array, "n"]) -> Float[Array, ""]:
+def mean(values: Float[Array, " n"], weight: Float[Array, " n"]) -> Float[Array, ""]:
   """Over the decisions that count."""
   return jnp.sum(values * weight) / jnp.maximum(jnp.sum(weight), 1.0)

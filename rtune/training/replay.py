@@ -30,10 +30,10 @@ class Decisions(NamedTuple):
 
   state: Float[Array, "n f"]
   choice: Float[Array, "n a"]
-  reward: Float[Array, "n"]
-  weight: Float[Array, "n"]
+  reward: Float[Array, " n"]
+  weight: Float[Array, " n"]
   following: Float[Array, "n f"] | None = None
-  goes_on: Float[Array, "n"] | None = None
+  goes_on: Float[Array, " n"] | None = None
 
 
 class Replay(NamedTuple):

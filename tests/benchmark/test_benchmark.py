@@ -5,6 +5,7 @@ import pathlib
 
 import jax
 import numpy as np
+import pytest
 
 from rtune import config as configs
 from rtune.benchmark import __main__ as run

@@ -20,7 +20,9 @@ Records = Sequence[Mapping[str, Any]]
 _LEARNED = "Left out in training; the metric takes them, as the official scorer does"
 
 
-def unwanted(records: Records, table: np.ndarray, report: validate.Report) -> Bool[np.ndarray, "t"]:
+def unwanted(
+  records: Records, table: np.ndarray, report: validate.Report
+) -> Bool[np.ndarray, " t"]:
   """Which annotations nothing is to be learned from: those that say so, and exact copies."""
   flagged = ~table["counts"]
   for row in table["row"][flagged].tolist():
@@ -33,7 +35,7 @@ def unwanted(records: Records, table: np.ndarray, report: validate.Report) -> Bo
   return flagged | copies
 
 
-def _copies(table: np.ndarray) -> Bool[np.ndarray, "t"]:
+def _copies(table: np.ndarray) -> Bool[np.ndarray, " t"]:
   """Which rows are equal to one before."""
   fields = [table["xywh"][:, k] for k in range(3, -1, -1)]
   order = np.lexsort((*fields, table["crowd"], table["label"], table["image"]))
@@ -48,7 +50,7 @@ def _copies(table: np.ndarray) -> Bool[np.ndarray, "t"]:
 
 
 def warn_of_areas(
-  records: Records, table: np.ndarray, keep: Bool[np.ndarray, "t"], report: validate.Report
+  records: Records, table: np.ndarray, keep: Bool[np.ndarray, " t"], report: validate.Report
 ) -> None:
   """Areas that contradict their boxes: larger, or nothing though there is a box."""
   with np.errstate(over="ignore", invalid="ignore"):

@@ -112,12 +112,12 @@ class NoticedScenes(Scenes):
     super().__post_init__()
     self._check(miss_small=(0, 1), small=(0.01, 1), hidden=(0, 1))
 
-  def noticed(self, index: SupportsIndex) -> tuple[render.Scene, Bool[np.ndarray, "N"]]:
+  def noticed(self, index: SupportsIndex) -> tuple[render.Scene, Bool[np.ndarray, " N"]]:
     """The scene of image `index` and which of its objects the annotators have noticed."""
     scene, rng = self._draw(index)
     return scene, self._notice(rng, scene)
 
-  def _notice(self, rng: np.random.Generator, scene: render.Scene) -> Bool[np.ndarray, "N"]:
+  def _notice(self, rng: np.random.Generator, scene: render.Scene) -> Bool[np.ndarray, " N"]:
     extent_N2 = scene.boxes_N4[:, 2:] - scene.boxes_N4[:, :2]
     side_N = np.sqrt(extent_N2[:, 0] * extent_N2[:, 1]) / self.size
     missed_N = self.miss_small * np.maximum(0, 1 - side_N / self.small)

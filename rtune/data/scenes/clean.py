@@ -86,7 +86,7 @@ def _colors(
 
 
 @functools.lru_cache(maxsize=16)
-def _axis(size: int) -> Float32[np.ndarray, "S"]:
+def _axis(size: int) -> Float32[np.ndarray, " S"]:
   """Pixel centers, in pixels from the middle."""
   return (np.arange(size) - (size - 1) / 2).astype(np.float32)
 

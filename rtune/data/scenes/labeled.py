@@ -56,7 +56,7 @@ class LabeledShapes(NoticedScenes):
   def category_ids(self) -> tuple[int, ...]:
     return tuple(range(len(self.classes)))
 
-  def pixel_counts(self) -> Int[np.ndarray, "C"]:
+  def pixel_counts(self) -> Int[np.ndarray, " C"]:
     """Pixels of each class in the first thousand scenes: to count in all would take minutes."""
     maps = [self[index]["label_map"] for index in range(min(self.num, _COUNTED))]
     return np.bincount(np.concatenate(maps).ravel(), minlength=len(self.classes))

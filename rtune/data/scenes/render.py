@@ -55,11 +55,11 @@ class Scene(NamedTuple):
   image: UInt8[np.ndarray, "S S 3"]
   ids_SS: UInt8[np.ndarray, "S S"]  # 1 + index of the object in view, 0 for background
   stuff_SS: UInt8[np.ndarray, "S S"]  # index into STUFF, also behind objects
-  kinds_N: Int32[np.ndarray, "N"]  # index into KINDS
-  colors_N: Int32[np.ndarray, "N"]  # index into COLORS
+  kinds_N: Int32[np.ndarray, " N"]  # index into KINDS
+  colors_N: Int32[np.ndarray, " N"]  # index into COLORS
   boxes_N4: Float32[np.ndarray, "N 4"]
-  area_N: Int32[np.ndarray, "N"]
-  visible_N: Float32[np.ndarray, "N"]
+  area_N: Int32[np.ndarray, " N"]
+  visible_N: Float32[np.ndarray, " N"]
 
   def mask(self, index: int) -> Bool[np.ndarray, "S S"]:
     """The pixels of object `index` that are in view."""

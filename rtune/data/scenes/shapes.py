@@ -41,7 +41,7 @@ class Shapes(NoticedScenes):
   def category_ids(self) -> tuple[int, ...]:
     return tuple(range(1, len(render.KINDS) + 1))
 
-  def class_counts(self) -> Int[np.ndarray, "C"]:
+  def class_counts(self) -> Int[np.ndarray, " C"]:
     """Boxes of each class in the first thousand scenes: to count in all would take minutes."""
     labels = [self[index]["labels"] for index in range(min(self.num, 1000))]
     return np.bincount(np.concatenate(labels), minlength=len(self.classes))

@@ -106,12 +106,12 @@ class CocoDetection:
     self._starts = np.searchsorted(self._table["image"], np.arange(len(names) + 1))
     self.warnings = report.warnings()
 
-  def class_counts(self) -> Int[np.ndarray, "c"]:
+  def class_counts(self) -> Int[np.ndarray, " c"]:
     """Boxes of each class, crowd regions not counted."""
     labels = self._table["label"][self._clean & ~self._table["crowd"]]
     return np.bincount(labels, minlength=len(self.classes))
 
-  def box_counts(self) -> Int[np.ndarray, "i"]:
+  def box_counts(self) -> Int[np.ndarray, " i"]:
     """Boxes of each image, crowd regions not counted."""
     images = self._table["image"][self._clean & ~self._table["crowd"]]
     return np.bincount(images, minlength=len(self))
@@ -150,7 +150,7 @@ def _limits(sizes: Sequence[tuple[int, int] | None]) -> Int[np.ndarray, "i 2"]:
 
 def _clip(
   boxes: Float[np.ndarray, "n 4"], limits: Int[np.ndarray, "*n 2"]
-) -> tuple[Float32[np.ndarray, "n 4"], Bool[np.ndarray, "n"]]:
+) -> tuple[Float32[np.ndarray, "n 4"], Bool[np.ndarray, " n"]]:
   """Boxes cut at the limits (height, width), and which of them have an area left."""
   cut = np.clip(boxes, 0, np.concatenate([limits, limits], axis=-1)).astype(np.float32)
   return cut, (cut[:, 2:] > cut[:, :2]).all(axis=1)
@@ -159,10 +159,10 @@ def _clip(
 def _clean(
   records: Sequence[Mapping[str, Any]],
   table: np.ndarray,
-  finite: Bool[np.ndarray, "t"],
+  finite: Bool[np.ndarray, " t"],
   limits: Int[np.ndarray, "i 2"],
   report: validate.Report,
-) -> tuple[Float32[np.ndarray, "t 4"], Bool[np.ndarray, "t"]]:
+) -> tuple[Float32[np.ndarray, "t 4"], Bool[np.ndarray, " t"]]:
   """Boxes as (y0, x0, y1, x1), cut, and which of them can be learned."""
   sized = finite & (table["xywh"][:, 2:] > 0).all(axis=1)
   x, y, width, height = np.where(finite[:, None], table["xywh"], 0).T

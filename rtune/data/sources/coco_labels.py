@@ -119,10 +119,10 @@ class PanopticLabels:
     self.classes, self.category_ids = self._source.classes, self._source.category_ids
     self.warnings, self.paths = self._source.warnings, self._source.paths
 
-  def pixel_counts(self) -> Int[np.ndarray, "c"]:
+  def pixel_counts(self) -> Int[np.ndarray, " c"]:
     """Pixels of each class, void not counted. Reads all masks."""
 
-    def count(index: int) -> Int[np.ndarray, "c"]:
+    def count(index: int) -> Int[np.ndarray, " c"]:
       labels = _semantic(self._source.segments(index))
       return np.bincount(labels.ravel() + np.int16(1), minlength=len(self.classes) + 1)[1:]
 

@@ -104,7 +104,7 @@ class CocoPanoptic:
     report.raise_errors()
     self.warnings = report.warnings()
 
-  def segment_counts(self) -> Int[np.ndarray, "i"]:
+  def segment_counts(self) -> Int[np.ndarray, " i"]:
     """Segments of each image."""
     return np.array([len(annotation.ids) for annotation in self._annotations], np.int64)
 

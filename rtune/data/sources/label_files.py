@@ -51,10 +51,10 @@ class LabelFiles:
     self.names = tuple(pair.name for pair in self._pairs)
     self.warnings = report.warnings()
 
-  def pixel_counts(self) -> Int[np.ndarray, "c"]:
+  def pixel_counts(self) -> Int[np.ndarray, " c"]:
     """Pixels of each class, those that nobody has labeled not counted. Reads all masks."""
 
-    def count(pair: Pair) -> Int[np.ndarray, "c"]:
+    def count(pair: Pair) -> Int[np.ndarray, " c"]:
       labels = label_masks.known_labels(pair.mask, self._coding, self._max_pixels)
       return np.bincount(labels.ravel() + np.int16(1), minlength=len(self.classes) + 1)[1:]
 

@@ -116,8 +116,8 @@ class TfdsDetection:
 def _official(
   relative: Float32[np.ndarray, "n 4"],
   scale: Float32[np.ndarray, "4"],
-  labels: Int32[np.ndarray, "n"],
-  crowd: Bool[np.ndarray, "n"],
+  labels: Int32[np.ndarray, " n"],
+  crowd: Bool[np.ndarray, " n"],
   area: Any,
 ) -> Example:
   """What the metric scores, neither cut nor rounded; without `area` those of the boxes."""

@@ -70,7 +70,7 @@ class TfdsLabels:
       )
     self._records = open_split(builder, name, split, (image, mask))
 
-  def pixel_counts(self) -> Int[np.ndarray, "c"]:
+  def pixel_counts(self) -> Int[np.ndarray, " c"]:
     """Pixels of each class, those that nobody has labeled not counted. Reads all masks."""
     counts = np.zeros(len(self.classes) + 1, np.int64)
     for index in range(len(self)):
