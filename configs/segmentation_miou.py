@@ -137,6 +137,11 @@ def other_style(config: ConfigDict) -> None:
   val.args.style = _STYLE
   config.data.target.fn = train.fn
   config.data.target.args = {**train.args, "num": 400, "seed": 1, "style": _STYLE}
+  adapt_as_tuning(config)
+
+
+def adapt_as_tuning(config: ConfigDict) -> None:
+  """Steps and learning rates of the phases that adapt are those of tuning."""
   for phase in (config.pseudo, config.active):
     phase.update(steps=config.reward.steps, batch_size=config.reward.batch_size)
     phase.optim.update(config.reward.optim)
@@ -162,9 +167,10 @@ def own_masks(config: ConfigDict, source: str) -> None:
   config.task.args = {"image_size": (128, 128), "scale_max": 2.0}
   config.data.eval_batch_size = 16
   config.policy.args.network.args = {"width": 24, "depth": 4}
-  config.mle.update(steps=2000, batch_size=8)
-  config.reward.update(steps=500, batch_size=8)
+  config.mle.update(steps=1200, batch_size=8)
+  config.reward.update(steps=400, batch_size=8)
   variants.control_as_tuning(config)
+  adapt_as_tuning(config)
   config.eval_every = 0
 
 

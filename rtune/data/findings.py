@@ -1,10 +1,10 @@
 """What was found odd in the data of a run: the same words for every command, and for the report."""
 
-import os
 from collections.abc import Mapping
 
 import numpy as np
 
+from rtune.data.files import copies
 from rtune.data.source import (
   BoxCounts,
   CaptionSource,
@@ -92,10 +92,10 @@ def _uncut(name: str, source: Source) -> list[str]:
 def _shared(train: str, learned: Source, name: str, other: Source) -> list[str]:
   """Images that are learned from and scored."""
   paths, others = (getattr(source, "paths", ()) for source in (learned, other))
-  both = {os.path.abspath(path) for path in paths} & {os.path.abspath(path) for path in others}
+  both = copies.shared(paths, others)
   if not both:
     return []
   return [
-    f"{name} has {len(both)} of its {len(others)} images in common with {train}: its scores say "
-    f"in part how well these are known by heart, such as {min(both)!r}"
+    f"{name} has {len(both)} of its {len(others)} images in common with {train}, as the same files "
+    f"or as copies: its scores say in part how well these are known by heart, such as {both[0]!r}"
   ]

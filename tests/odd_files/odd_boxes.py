@@ -95,6 +95,20 @@ def _shared(folder: pathlib.Path) -> None:
   assert "data.val has 4 of its 4 images in common with data.train" in told
 
 
+def _shared_copies(folder: pathlib.Path) -> None:
+  train, val = folder / "train", folder / "val"
+  for side in (train, val):
+    side.mkdir()
+  source = opened(train, lambda data: None)
+  pictures(val)
+  (val / "0001.jpg").write_bytes((val / "0003.jpg").read_bytes() + b"another end")
+  (val / "0002.jpg").rename(val / "b.jpg")
+  data = detection()
+  data["images"][1]["file_name"] = "b.jpg"
+  told = findings.gather({"data.train": source, "data.val": CocoDetection(write(val, data))})
+  assert "data.val has 3 of its 4 images in common with data.train" in "\n".join(told)
+
+
 def _copied(folder: pathlib.Path) -> None:
   pictures(folder)
   (folder / "0002.jpg").write_bytes((folder / "0001.jpg").read_bytes())
@@ -369,5 +383,11 @@ ROWS = [
   ),
   Row(
     _KIND, "training images among the validation images", "warned of, with their number", _shared
+  ),
+  Row(
+    _KIND,
+    "copies of training images among the validation images, under other names",
+    "the same",
+    _shared_copies,
   ),
 ]

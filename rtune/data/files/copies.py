@@ -1,10 +1,11 @@
 """Files that are there twice, found without reading all of them."""
 
 import collections
+import contextlib
 import hashlib
 import os
 import zlib
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 _THREADS = 16
@@ -21,6 +22,26 @@ def find(paths: Sequence[str]) -> list[list[str]]:
   for look in (os.path.getsize, _tail, _digest):
     groups = [part for group in groups for part in _parted(group, paths, look)]
   return [[paths[row] for row in group] for group in sorted(groups)]
+
+
+def shared(paths: Sequence[str], others: Sequence[str]) -> list[str]:
+  """Those of `others` that are among `paths`: the same files, or others with the same bytes."""
+  first, second = (_by_size({os.path.realpath(path) for path in each}) for each in (paths, others))
+  sizes = first.keys() & second.keys()
+  known = {path for size in sizes for path in first[size]}
+  looked_at = known.union(*(second[size] for size in sizes))
+  for group in find(sorted(looked_at)):
+    if not known.isdisjoint(group):
+      known.update(group)
+  return [path for path in others if os.path.realpath(path) in known]
+
+
+def _by_size(paths: Iterable[str]) -> Mapping[int, list[str]]:
+  sizes = collections.defaultdict(list)
+  for path in paths:
+    with contextlib.suppress(OSError):  # reported by those who look at headers
+      sizes[os.path.getsize(path)].append(path)
+  return sizes
 
 
 def _parted(
