@@ -26,14 +26,14 @@ def find(paths: Sequence[str]) -> list[list[str]]:
 
 def shared(paths: Sequence[str], others: Sequence[str]) -> list[str]:
   """Those of `others` that are among `paths`: the same files, or others with the same bytes."""
-  first, second = (_by_size({os.path.realpath(path) for path in each}) for each in (paths, others))
+  first, second = (_by_size({os.path.abspath(path) for path in each}) for each in (paths, others))
   sizes = first.keys() & second.keys()
   known = {path for size in sizes for path in first[size]}
   looked_at = known.union(*(second[size] for size in sizes))
   for group in find(sorted(looked_at)):
     if not known.isdisjoint(group):
       known.update(group)
-  return [path for path in others if os.path.realpath(path) in known]
+  return [path for path in others if os.path.abspath(path) in known]
 
 
 def _by_size(paths: Iterable[str]) -> Mapping[int, list[str]]:
