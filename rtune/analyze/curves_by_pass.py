@@ -1,23 +1,15 @@
 """How good pictures are after each pass, for each way to restore them, as a picture."""
 
 import pathlib
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from rtune.metrics.passes import passes_of
+
 # Okabe and Ito's colors, which color-blind eyes tell apart too, and a dash for those that repeat.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-
-
-def passes_of(row: Mapping[str, Any], measure: str) -> list[tuple[int, str]]:
-  """(pass, column) of a measure, from what was given, 0, on."""
-  found = [(0, f"{measure}_given")] if f"{measure}_given" in row else []
-  for name in row:
-    matched = re.fullmatch(rf"{measure}_pass(\d+)", name)
-    found += [(int(matched[1]), name)] if matched else []
-  return sorted(found)
 
 
 def draw_by_pass(

@@ -20,13 +20,13 @@ from typing import Any
 
 from rtune import commands
 from rtune.analyze import agents
-from rtune.analyze.curves_by_pass import draw_by_pass, passes_of
+from rtune.analyze.curves_by_pass import draw_by_pass
 from rtune.config.names import as_tuples, build_part
 from rtune.data import loader
 from rtune.devices import processes
 from rtune.display import console
 from rtune.errors import UsageError
-from rtune.metrics.passes import by_pass
+from rtune.metrics.passes import by_pass, passes_of
 from rtune.store import reading, run_files
 from rtune.training import evaluation, restore
 from rtune.training.evaluation import Judging

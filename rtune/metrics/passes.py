@@ -6,6 +6,7 @@ Dimension key:
   C: channels
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,3 +53,12 @@ def by_pass(*, measures: Sequence[str] = _USUAL, luma: bool = False, border: int
     return found
 
   return Metric(list, update, compute)
+
+
+def passes_of(values: Mapping[str, Any], measure: str) -> list[tuple[int, str]]:
+  """(pass, name) of the values of a measure, in order; what was given is pass 0."""
+  found = [(0, f"{measure}_given")] if f"{measure}_given" in values else []
+  for name in values:
+    matched = re.fullmatch(rf"{measure}_pass(\d+)", name)
+    found += [(int(matched[1]), name)] if matched else []
+  return sorted(found)

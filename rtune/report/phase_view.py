@@ -8,7 +8,9 @@ import numpy as np
 
 from rtune.data.source import Source
 from rtune.display.draw import draw_text
+from rtune.metrics.passes import passes_of
 from rtune.report import page
+from rtune.report.charts import NUM_STYLES, Line, chart
 from rtune.store import run_files
 from rtune.tasks.task import Task, view
 from rtune.training import restore
@@ -118,6 +120,22 @@ def headline_tiles(phases: Sequence[Phase], headline: Sequence[str]) -> str:
 
 def metric_table(phases: Sequence[Phase]) -> str:
   return _side_by_side("validation", [(phase, phase.values) for phase in phases])
+
+
+def charts_by_pass(phases: Sequence[Phase]) -> list[str]:
+  """A chart for each measure that is known after every pass, a line for each phase."""
+  known_of = [phase for phase in phases if phase.values]
+  names = dict.fromkeys(name for phase in known_of for name in phase.values)
+  measures = [name.removesuffix("_given") for name in names if name.endswith("_given")]
+  charts = []
+  for measure in measures:
+    lines = []
+    for style, phase in enumerate(known_of[:NUM_STYLES]):
+      places = passes_of(phase.values, measure)
+      points = [(number, phase.values[name]) for number, name in places]
+      lines.append(Line(phase.label, points, style, dots=True))
+    charts.append(chart(measure, lines, x_label="pass; 0 is what was given"))
+  return charts
 
 
 def confusion_table(phases: Sequence[Phase]) -> str:

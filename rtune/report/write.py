@@ -70,10 +70,12 @@ def write_report(
   if other is not None:
     branches += _beside(run, other, branches)
   figures = draw_curves(branches, view(run.task).headline)
+  by_pass = phase_view.charts_by_pass(phases)
   body = [
     *_head(run, other, phases, branches),
     page.section("Odd in the data", _found(run, val)),
     page.section("Results", _results(phases, val, limit, problem)),
+    page.section("By pass", [page.charts(by_pass)] if by_pass else []),
     page.section("Curves", [page.charts(figures)] if figures else []),
     *(phase_view.pictures(run.task, phases, val) if val is not None else []),
     page.section("Time", [_time_table(phases, branches)]),

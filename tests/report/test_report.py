@@ -188,6 +188,16 @@ def test_largest_gains_and_losses():
   assert len(only) == 1 and "tuned" not in only[0]
 
 
+def test_measures_after_each_pass_are_curves():
+  values = {"PSNR_given": 20.0, "PSNR_pass2": 23.5, "PSNR_pass1": 22.5, "PSNR": 23.5}
+  phases = [make_phase(name, [0.2], 0)._replace(values=values) for name in ("mle", "reward")]
+  (figure,) = phase_view.charts_by_pass(phases)
+  assert "<b>PSNR</b>" in figure and "tuned" in figure
+  for style in ("s0", "s1"):  # what was given, and two passes
+    assert figure.count(f'<circle class="{style}"') == 3
+  assert phase_view.charts_by_pass([make_phase("mle", [0.2], 0)]) == []
+
+
 def test_tables_escape_and_color():
   phases = [make_phase("mle", [0.2], 0), make_phase("control", [0.3], 0)]
   phases.append(make_phase("reward", [0.25], 2))
