@@ -134,7 +134,7 @@ def charts_by_pass(phases: Sequence[Phase]) -> list[str]:
       places = passes_of(phase.values, measure)
       points = [(number, phase.values[name]) for number, name in places]
       lines.append(Line(phase.label, points, style, dots=True))
-    charts.append(chart(measure, lines, x_label="pass; 0 is what was given"))
+    charts.append(chart(measure, lines, x_label="pass"))
   return charts
 
 

@@ -70,12 +70,11 @@ def write_report(
   if other is not None:
     branches += _beside(run, other, branches)
   figures = draw_curves(branches, view(run.task).headline)
-  by_pass = phase_view.charts_by_pass(phases)
   body = [
     *_head(run, other, phases, branches),
     page.section("Odd in the data", _found(run, val)),
     page.section("Results", _results(phases, val, limit, problem)),
-    page.section("By pass", [page.charts(by_pass)] if by_pass else []),
+    page.section("By pass", _by_pass(phases)),
     page.section("Curves", [page.charts(figures)] if figures else []),
     *(phase_view.pictures(run.task, phases, val) if val is not None else []),
     page.section("Time", [_time_table(phases, branches)]),
@@ -192,6 +191,11 @@ def _results(phases: Sequence[Phase], val: Source | None, limit: int, problem: s
   note = page.paragraph(problem, "note") if problem else ""
   overall = f"<h3>Overall</h3>{phase_view.metric_table(phases)}"
   return [note, page.columns([overall, by_class]), confusion]
+
+
+def _by_pass(phases: Sequence[Phase]) -> list[str]:
+  charts = phase_view.charts_by_pass(phases)
+  return [page.paragraph("0 is what was given.", "soft"), page.charts(charts)] if charts else []
 
 
 def _time_table(phases: Sequence[Phase], branches: Sequence[Branch]) -> str:
