@@ -68,6 +68,7 @@ def embedded(config: ConfigDict) -> None:
   config.reward.update(steps=300, batch_size=8, num_samples=8)
   config.reward.optim.update(name="adam", lr=1e-3, warmup_steps=20, schedule="cosine")
   config.actor_critic.update(steps=300, critic_width=128, critic_lr=2e-3, kl_bound=0.02)
+  config.actor_critic.discount = 0.5  # without it the last pass is 0.3 dB below the second
   config.actor_critic.optim.lr = 2e-3
   variants.control_steps(config)
 

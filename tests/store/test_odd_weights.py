@@ -337,12 +337,12 @@ ROWS = (
   Row(
     "a page to sign in",
     from_bytes("vit.npz", b"<!doctype html><title>Sign in</title>"),
-    ("a web page (HTML)", "Download the file itself"),
+    ("an HTML page", "Download the file itself"),
   ),
   Row(
     "a page, after blanks",
     from_bytes("vit.safetensors", b"\n\n  <HTML>no</HTML>"),
-    ("a web page (HTML)",),
+    ("an HTML page",),
   ),
   Row(
     "a store's refusal",

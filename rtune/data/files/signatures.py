@@ -6,29 +6,37 @@ _FTYP = {  # brand of an ISO base media file -> its name
   **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"), "HEIC"),
   **dict.fromkeys((b"avif", b"avis"), "AVIF"),
 }
-_RAW = "is a raw photograph ({}). Develop it to JPEG or PNG"
-_PACKED = "is a {} archive. Unpack it and name what is in it"
-# First bytes -> what to say. What is not here is told below.
-_STARTS: tuple[tuple[bytes, str], ...] = (
+_UNPACK = "Unpack it and name what is in it"
+_EXPORT = "Export what is in it"
+# First bytes -> what is never data, weights or a list, whatever it is called, and what to do.
+_STRAYS: tuple[tuple[bytes, str, str], ...] = (
   (
     b"version https://git-lfs.github.com/",
-    "is a Git LFS pointer, not the file itself. Fetch it: git lfs pull",
+    "a Git LFS pointer, not the file itself",
+    "Fetch it, in the clone that it is from: git lfs pull",
   ),
+  (b"\x1f\x8b", "a gzip archive", _UNPACK),
+  (b"BZh", "a bzip2 archive", _UNPACK),
+  (b"\xfd7zXZ\x00", "an xz archive", _UNPACK),
+  (b"\x28\xb5\x2f\xfd", "a Zstandard archive", _UNPACK),
+  (b"7z\xbc\xaf\x27\x1c", "a 7z archive", _UNPACK),
+  (b"Rar!\x1a\x07", "a RAR archive", _UNPACK),
+  (b"\x89HDF\r\n\x1a\n", "an HDF5 file", _EXPORT),
+)
+_HTML = (b"<!doctype html", b"<html", b"<head", b"<body")
+_RAW = "is a raw photograph ({}). Develop it to JPEG or PNG"
+_PACKED = f"is a ZIP archive. {_UNPACK}"
+# First bytes -> what to say. What is not here is told below.
+_STARTS: tuple[tuple[bytes, str], ...] = (
   (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "is JPEG 2000. Convert it: magick FILE FILE.png"),
   (b"\xff\x4f\xff\x51", "is JPEG 2000. Convert it: magick FILE FILE.png"),
   (b"\x00\x00\x00\x0cJXL ", "is JPEG XL. Convert it: magick FILE FILE.png"),
   (b"\xff\x0a", "is JPEG XL. Convert it: magick FILE FILE.png"),
   (b"%PDF", "is a PDF. Convert its pages: pdftoppm -png FILE PAGE"),
   (b"8BPS", "is a Photoshop file. Convert it: magick FILE[0] FILE.png"),
-  (b"PK\x03\x04", _PACKED.format("ZIP")),
-  (b"PK\x05\x06", _PACKED.format("ZIP")),
-  (b"\x1f\x8b", _PACKED.format("gzip")),
-  (b"7z\xbc\xaf\x27\x1c", _PACKED.format("7z")),
-  (b"Rar!\x1a\x07", _PACKED.format("RAR")),
-  (b"\xfd7zXZ\x00", _PACKED.format("xz")),
-  (b"BZh", _PACKED.format("bzip2")),
+  (b"PK\x03\x04", _PACKED),
+  (b"PK\x05\x06", _PACKED),
   (b"SQLite format 3\x00", "is an SQLite database. Export it as JSON"),
-  (b"\x89HDF\r\n\x1a\n", "is an HDF5 file. Export what is in it"),
   (b"PAR1", "is a Parquet file. Export it: python -c \"import pandas as p; "
    "p.read_parquet('FILE').to_json('FILE.json')\""),
   (b"\x93NUMPY", "is a NumPy array (.npy). Save it as PNG"),
@@ -53,6 +61,9 @@ def kind_of(head: bytes) -> str:
   Args:
     head: the first `HEAD` bytes, or fewer.
   """
+  stray = stray_of(head)
+  if stray:
+    return "is {}. {}".format(*stray)
   for start, what in _STARTS:
     if head.startswith(start):
       return what
@@ -62,15 +73,25 @@ def kind_of(head: bytes) -> str:
     return f"is {brand}, which is not read here. {needed}, or convert it: magick FILE FILE.jpg"
   if head[4:8] == b"ftyp":
     return "is a video. Take its frames: ffmpeg -i FILE FRAME_%06d.png"
-  text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-  if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
-    return (
-      "is an HTML page, such as a server sends in place of a file. Fetch the file anew, signed in"
-      " if it asks for it"
-    )
-  if b"<svg" in text[:512]:
+  if b"<svg" in _text(head)[:512]:
     return "is an SVG drawing. Draw it as pixels: magick FILE FILE.png"
   return ""
+
+
+def stray_of(head: bytes) -> tuple[str, str] | None:
+  """What a pointer, an archive or a web page is, and a mend; None for what may be data."""
+  for start, what, mend in _STRAYS:
+    if head.startswith(start):
+      return what, mend
+  if _text(head).startswith(_HTML):
+    mend = "Download the file itself, signed in if its host asks for it"
+    return "an HTML page, such as a server sends in place of a file", mend
+  return None
+
+
+def _text(head: bytes) -> bytes:
+  """Bytes as if they were text, in small letters, from the first one that is not blank."""
+  return head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
 
 
 def brand_of(head: bytes) -> str:
