@@ -31,6 +31,7 @@ FLOORS = (
 # Modules that stand on another floor than their room, and why.
 ELSEWHERE = {
   "plan.counts": "report",  # what a step costs: plan and benchmark both count with it
+  "plan.memory": "report",
   "models.sizes": "devices",  # plain dataclasses, which the config holds
   "display.console": "errors",  # everybody may speak
 }

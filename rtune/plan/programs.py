@@ -18,6 +18,7 @@ from rtune.config.names import build_part
 from rtune.devices import sharding
 from rtune.errors import DataError, UsageError
 from rtune.models.encoder_decoder import EncoderDecoder, build
+from rtune.plan import memory
 from rtune.plan.counts import Sizes
 from rtune.policies.policy import Policy
 from rtune.policies.space import Tokens
@@ -159,10 +160,7 @@ def _placed(shape: jax.ShapeDtypeStruct, where: Any) -> jax.ShapeDtypeStruct:
 
 
 def _program(name: str, compiled: Any) -> Program:
-  stats = compiled.memory_analysis()
-  memory = stats.argument_size_in_bytes + stats.output_size_in_bytes + stats.temp_size_in_bytes
-  memory += stats.generated_code_size_in_bytes - stats.alias_size_in_bytes
-  return Program(name, memory, *collectives(compiled.as_text()))
+  return Program(name, memory.of_program(compiled), *collectives(compiled.as_text()))
 
 
 _COLLECTIVE = re.compile(
