@@ -68,11 +68,12 @@ def flags_of(command: str) -> set[str]:
   path = folder / "__main__.py" if folder.is_dir() else PACKAGE / f"{command}.py"
   text = path.read_text()
   found = set(re.findall(r'"--(\w+)"', text)) | ({"trust"} if "reading.run(" in text else set())
+  found |= {"weights"} if "add_weights()" in text else set()
   return found | set(main._SWITCHES) | {"config", "workdir"} if command == "main" else found
 
 
 COMMANDS = ("main", "evaluate", "predict", "class_weights", "analyze", "compare", "report", "plan")
-COMMANDS += ("benchmark",)
+COMMANDS += ("benchmark", "export")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -40,6 +40,7 @@ class Judged(NamedTuple):
     truth: the example without its image.
     reward: NaN where it could not be computed or was not asked for.
     numbers: what the policy says of the truth, such as the bits it takes.
+    prediction: of the task's type.
   """
 
   index: int
@@ -47,6 +48,7 @@ class Judged(NamedTuple):
   truth: Example
   reward: float
   numbers: Mapping[str, float] = {}
+  prediction: Any = None
 
 
 class Judging(NamedTuple):
@@ -144,7 +146,7 @@ def judge(
         features = {name: value[row] for name, value in batch.features.items()}
         numbers = {name: float(values[row]) for name, values in described.items()}
         shown = record(one, features, truth)
-        yield Judged(int(batch.indices[row]), shown, truth, rewards[row], numbers)
+        yield Judged(int(batch.indices[row]), shown, truth, rewards[row], numbers, one)
       progress.update(min(total, int(batch.indices[-1]) + 1))
 
 
@@ -187,6 +189,7 @@ class Evaluation(NamedTuple):
     judged: each image's outcome, without its truth.
     states: of the metrics, for `Metric.results`.
     confusion: which classes were taken for which; None where no metric says it.
+    metrics: that were computed.
   """
 
   phase: str
@@ -195,6 +198,7 @@ class Evaluation(NamedTuple):
   judged: list[Judged]
   states: list[list]
   confusion: Confusion | None = None
+  metrics: Sequence[Metric] = ()
 
 
 def left_out(
@@ -254,7 +258,8 @@ def evaluate_phase(
   )
   for one in judge(judging, params, predict(phase_of(phase)), source, num_examples):
     states = _updated(metrics, states, one)
-    judged.append(one._replace(truth={}))  # maps of thousands of images would fill the memory
+    # Maps of thousands of images would fill the memory.
+    judged.append(one._replace(truth={}, prediction=None))
   values = compute(metrics, states) | _means([one.numbers for one in judged])
   if judging.scoring is not None:
     values["reward"] = mean_reward([one.reward for one in judged])
@@ -263,4 +268,4 @@ def evaluate_phase(
   for metric, state in both:
     by_class |= metric.details(state) if metric.details else {}
   confusion = next((metric.confusion(state) for metric, state in both if metric.confusion), None)
-  return Evaluation(phase, values, by_class, judged, states, confusion)
+  return Evaluation(phase, values, by_class, judged, states, confusion, metrics)
