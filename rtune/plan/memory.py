@@ -49,8 +49,7 @@ def update_memory(
     accumulate: parts of the batch, one after the other.
     shards: devices that parameters and moments are spread over.
   """
-  weights = counts.encoder_weights(sizes) + counts.memory_weights(sizes)
-  weights += counts.token_weights(sizes)
+  weights = parameters(sizes)
   part = sizes._replace(batch=max(sizes.batch // accumulate, 1))
   encoder, decoder = _encoder_layer(part), _decoder_layer(part)
   depths = part.model.encoder.depth, part.model.decoder.depth
@@ -65,6 +64,19 @@ def update_memory(
     live = max(encoder.inside - encoder.saved, decoder.inside - decoder.saved, loss)
   gradients = 4 * weights * (2 if accumulate > 1 else 1)
   return Memory(weights * (4 + _MOMENTS[optimizer]) / shards, gradients, kept, live)
+
+
+def sampling_memory(sizes: Sizes) -> float:
+  """Bytes of drawing answers: parameters, also in the type of compute, and caches of attention."""
+  held = 4 * parameters(sizes) * (1 + sizes.itemsize / 4)
+  caches = 2 * sizes.model.decoder.depth * sizes.model.decoder.width * sizes.itemsize
+  return held + caches * sizes.batch * (sizes.memory_tokens + sizes.samples * sizes.length)
+
+
+def parameters(sizes: Sizes) -> int:
+  """Numbers in all products."""
+  weights = counts.encoder_weights(sizes) + counts.memory_weights(sizes)
+  return weights + counts.token_weights(sizes)
 
 
 class _Layer(NamedTuple):

@@ -12,6 +12,7 @@ import numpy as np
 from rtune import commands
 from rtune import config as configs
 from rtune.data import unreadable
+from rtune.data.unreadable import left_out
 from rtune.devices import peers, processes, sharding
 from rtune.disk import refusals
 from rtune.display import console
@@ -22,7 +23,7 @@ from rtune.store import manifest, reading, run_files, weights, workdir
 from rtune.store.checkpoint import Checkpoints
 from rtune.tasks.task import knowledge
 from rtune.training import code_weights, memory, resume, start, tables, trial
-from rtune.training.evaluation import Judging, evaluate, left_out, scoring_of
+from rtune.training.evaluation import Judging, evaluate, scoring_of
 from rtune.training.feeding import Feed
 from rtune.training.leaving import Leaving
 from rtune.training.optim import Schedule
@@ -93,7 +94,7 @@ def train(
         process_index=jax.process_index(),
         tensorboard=config.tensorboard,
       )
-      with recording as log, peers.told(), memory.told(config):
+      with recording as log, peers.told(), memory.told(setup):
         _run_phases(Run(setup, path, saves, log, stop, Clock()))
   return run_files.read_results(path)
 
