@@ -31,8 +31,9 @@ FLOORS = (
 )
 # Modules that stand on another floor than their room, and why.
 ELSEWHERE = {
-  "plan.counts": "report",  # what a step costs: plan and benchmark both count with it
-  "plan.memory": "report",
+  # What a step costs: benchmark counts with it, and training says it where memory runs out.
+  "plan.counts": "policies",
+  "plan.memory": "policies",
   "models.sizes": "devices",  # plain dataclasses, which the config holds
   "display.console": "errors",  # everybody may speak
 }

@@ -30,7 +30,7 @@ _AT_LEAST_ONE = (
   *("log_every", "checkpoints.every", "checkpoints.keep_last", "max_bad_steps", "eval_beam"),
 )
 _NOT_NEGATIVE = (
-  *("reward.kl", "reward.timeout_s", "eval_every", "eval_examples"),
+  *("reward.kl", "reward.timeout_s", "data.timeout_s", "eval_every", "eval_examples"),
   "actor_critic.kl_bound",
   *("data.prefetch", "data.cache_mb", "data.skip_at_most", "data.skip_share"),
   *("checkpoints.keep_every", "checkpoints.patience", "seed"),

@@ -51,6 +51,7 @@ class Data:
   on_error: str = "stop"  # an example that cannot be read ends the run; "skip" leaves it out
   skip_at_most: int = 100  # so many may be left out of a source
   skip_share: float = 0.01  # and no more than this share of it
+  timeout_s: float = 1800.0  # seconds after which reading one example hangs; 0 = waits for ever
   # Images a step of evaluation, over all devices; 1: one, which may have a size of its own, however
   # many devices there are.
   eval_batch_size: int = 64

@@ -18,7 +18,7 @@ from rtune.config.names import build_part
 from rtune.devices import sharding
 from rtune.errors import DataError, UsageError
 from rtune.models.encoder_decoder import EncoderDecoder, build
-from rtune.plan import memory
+from rtune.plan import counts, memory
 from rtune.plan.counts import Sizes
 from rtune.policies.policy import Policy
 from rtune.policies.space import Tokens
@@ -105,12 +105,9 @@ def _task(config: configs.Config, num_classes: int) -> Task:
 def sizes_of(blueprint: Blueprint, phase: str, devices: int) -> Sizes:
   """What one device has to do in a step of a phase."""
   setting = getattr(blueprint.config, phase)
-  if hasattr(setting, "num_samples"):
-    samples = setting.num_samples
-  else:
-    samples = 2 if setting.mistakes.fn else 1  # the truth, and mistakes to learn from
   share = setting.batch_size // devices
-  return Sizes(blueprint.model, blueprint.image_size, blueprint.length, share, samples)
+  model, size, length = blueprint.model, blueprint.image_size, blueprint.length
+  return Sizes(model, size, length, share, counts.answers(setting))
 
 
 def compile_phase(blueprint: Blueprint, phase: str, mesh: Mesh) -> Iterator[Program]:

@@ -34,7 +34,7 @@ HARMLESS = (
   *("max_bad_steps", "reward.watched"),
   *("checkpoints.every", "checkpoints.keep_last", "checkpoints.keep_every"),
   "checkpoints.on_error",
-  *("data.threads", "data.prefetch", "data.cache_mb"),
+  *("data.threads", "data.prefetch", "data.cache_mb", "data.timeout_s"),
 )
 # Changing these makes weights of another shape or meaning.
 _SHAPES = ("task", "policy", "model")

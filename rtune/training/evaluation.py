@@ -6,7 +6,6 @@ Dimension key:
 
 import functools
 import math
-import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ from rtune import config as configs
 from rtune.config import trust
 from rtune.data import loader
 from rtune.data.source import Example, Source
-from rtune.data.unreadable import Unreadable
+from rtune.data.unreadable import Unreadable, left_out
 from rtune.devices import processes, sharding
 from rtune.display import console
 from rtune.display.progress import Progress
@@ -172,6 +171,7 @@ def batches(
     process_count=len(sharing),
     alone=alone,
     unreadable=unreadable,
+    timeout_s=data.timeout_s,
   )
   try:
     for batch in on_host:
@@ -199,15 +199,6 @@ class Evaluation(NamedTuple):
   states: list[list]
   confusion: Confusion | None = None
   metrics: Sequence[Metric] = ()
-
-
-def left_out(
-  data: configs.Data, name: str, source: Source, folder: pathlib.Path | None = None
-) -> Unreadable | None:
-  """What takes the examples of a source that cannot be read; None where they are errors."""
-  if data.on_error != "skip":
-    return None
-  return Unreadable(name, len(source), data.skip_at_most, data.skip_share, folder)
 
 
 def judging_of(run: Restored, metrics: Sequence[Metric]) -> Judging:

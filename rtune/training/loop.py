@@ -90,7 +90,7 @@ def train(
         process_index=jax.process_index(),
         tensorboard=config.tensorboard,
       )
-      with recording as log, peers.told(), memory.told(config):
+      with recording as log, peers.told(), memory.told(setup):
         _run_phases(Run(setup, path, saves, log, stop, Clock()))
   return run_files.read_results(path)
 

@@ -3,8 +3,9 @@
 import pathlib
 from collections.abc import Callable
 
+from rtune.data.unreadable import left_out
 from rtune.display.logs import Clock
-from rtune.training.evaluation import Judging, evaluate, left_out, scoring_of
+from rtune.training.evaluation import Judging, evaluate, scoring_of
 from rtune.training.phases import Phase
 from rtune.training.predicting import truth_described
 from rtune.training.setup import Setup, metrics_of
