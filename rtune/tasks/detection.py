@@ -34,7 +34,8 @@ CLASS = 4  # which of them is its class
 CONFIDENCES = 3  # tokens 0 (nothing), 1 (a box that is off) and 2 (a box that fits)
 _READ = (
   "boxes[i] = (y0, x0, y1, x1) as fractions of the canvas, of class labels[i] with scores[i] where "
-  "present[i]; times the canvas and over the zoom of the resize they are pixels of the image"
+  "present[i]; times the canvas and over the zoom of the resize they are pixels of the image, "
+  "to be clipped to it"
 )
 ENDING = Ending(token=0, stride=FIELDS)
 

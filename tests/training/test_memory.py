@@ -20,7 +20,7 @@ TINY = f"{ROOT / 'configs' / 'detection_recall.py'}:tiny"
 
 @pytest.fixture(scope="module")
 def setup():
-  changes = {"reward.batch_size": "8", "reward.num_samples": "4", "model.dtype": "bfloat16"}
+  changes = {"reward.batch_size": "8", "reward.num_samples": "4", "model.dtype": "float32"}
   return prepare(load_config(TINY, [*changes.items()]))
 
 
@@ -46,7 +46,7 @@ def test_estimates_are_those_of_the_plan(setup):
   assert {name for name, _, _ in changes} == {
     *("reward.accumulate", "reward.batch_size", "reward.num_samples")
   }
-  common = [("reward.batch_size", "8"), ("reward.num_samples", "4"), ("model.dtype", "bfloat16")]
+  common = [("reward.batch_size", "8"), ("reward.num_samples", "4"), ("model.dtype", "float32")]
   for name, value, size in changes:
     assert size == gib(load_config(TINY, [*common, (name, value)])), name
 
