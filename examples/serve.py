@@ -1,4 +1,4 @@
-"""Serves an exported model over HTTP with jax, numpy and Pillow alone: no rtune.
+"""Serves an exported model over HTTP with jax, flatbuffers, numpy and Pillow: no rtune.
 
 python examples/serve.py exported 8000
 curl --data-binary @photo.jpg http://localhost:8000

@@ -5,7 +5,7 @@ python -m rtune.export --workdir W --out D [--phase P] [--weights best] [--forma
 D/model.stablehlo or D/model.onnx  greedy prediction, weights inside, for any batch size
 D/model.json                       how to feed it and read it: sizes, names of classes, decoding
 
-examples/serve.py serves the first with nothing but jax, numpy and Pillow.
+examples/serve.py serves the first with nothing but jax, flatbuffers, numpy and Pillow.
 """
 
 import argparse

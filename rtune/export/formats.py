@@ -1,5 +1,7 @@
 """A program in the formats that others run: StableHLO by jax.export, ONNX by jax2onnx."""
 
+import importlib.util
+
 import jax
 
 from rtune.errors import UsageError
@@ -10,7 +12,13 @@ FILES = {"stablehlo": "model.stablehlo", "onnx": "model.onnx"}
 
 
 def stablehlo(program: Program) -> bytes:
-  """For `jax.export.deserialize(...).call(image)`, on any of `PLATFORMS`, with any batch size."""
+  """For `jax.export.deserialize(...).call(image)`, on any of `PLATFORMS`, with any batch size.
+
+  Raises:
+    UsageError: what jax serializes with is not installed.
+  """
+  if importlib.util.find_spec("flatbuffers") is None:
+    raise UsageError("jax needs flatbuffers to write StableHLO: pip install 'rtune[export]'.")
   exported = jax.export.export(program.call, platforms=PLATFORMS)(_images(program))
   return bytes(exported.serialize())
 

@@ -192,6 +192,14 @@ def test_the_sidecar_says_how_to_feed_and_read_it(boxes_run, tmp_path):
   assert set(record["outputs"]) == {"boxes", "labels", "present", "scores"}
 
 
+def test_what_jax_writes_files_with_is_named(boxes_run, tmp_path, capsys, monkeypatch):
+  there = importlib.util.find_spec
+  hidden = lambda name, *more: None if name == "flatbuffers" else there(name, *more)  # noqa: E731
+  monkeypatch.setattr(importlib.util, "find_spec", hidden)
+  assert command.main(["--workdir", str(boxes_run), "--out", str(tmp_path / "exported")]) == 2
+  assert "pip install 'rtune[export]'" in capsys.readouterr().err
+
+
 def test_sizes_are_for_tasks_that_take_images_as_they_are(boxes_run, tmp_path, capsys):
   flags = ["--workdir", str(boxes_run), "--out", str(tmp_path), "--size", "32,48"]
   assert command.main(flags) == 2
