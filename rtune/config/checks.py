@@ -164,6 +164,8 @@ def _check_adapting(config: Any) -> None:
     for name in ("rounds", "budget"):
       if getattr(adapt, name) < 1:
         raise UsageError(f"{key}.{name} is {getattr(adapt, name)}; it must be at least 1.")
+    if adapt.recolor and adapt.by != "model":
+      raise UsageError(f"{key}.recolor is of labels that a model gives; set {key}.by=model too.")
 
 
 def _check_number(config: Any, name: str, key: str) -> None:

@@ -36,7 +36,10 @@ def main(args: Sequence[str]) -> int:
 
 
 def _size(text: str) -> tuple[int, int]:
-  height, width = (commands.positive(part) for part in text.split(","))
+  try:
+    height, width = (commands.positive(part) for part in text.split(","))
+  except ValueError as error:
+    raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHT,WIDTH, such as 256,384") from error
   return height, width
 
 

@@ -200,6 +200,11 @@ def test_what_jax_writes_files_with_is_named(boxes_run, tmp_path, capsys, monkey
   assert "pip install 'rtune[export]'" in capsys.readouterr().err
 
 
+def test_a_size_that_is_none_is_named(capsys):
+  assert command.main(["--workdir", "runs/mine", "--out", "out", "--size", "3,x"]) == 2
+  assert "'3,x' is not HEIGHT,WIDTH" in capsys.readouterr().err
+
+
 def test_sizes_are_for_tasks_that_take_images_as_they_are(boxes_run, tmp_path, capsys):
   flags = ["--workdir", str(boxes_run), "--out", str(tmp_path), "--size", "32,48"]
   assert command.main(flags) == 2

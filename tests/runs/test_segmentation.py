@@ -336,6 +336,7 @@ def test_a_person_is_asked_for_labels_and_they_are_read(adapted, tmp_path):
     ({"pseudo__adapt__share": 1.5}, "config.pseudo.adapt.share is 1.5"),
     ({"reward__running__fn": ""}, "config.reward.running.fn is empty"),
     ({"reward__adapt__by": "me"}, "config.reward.adapt.by is 'me'"),
+    ({"active__adapt__recolor": True}, "config.active.adapt.recolor is of labels that a model"),
     (
       {"mle__losses": ({"fn": "rtune.training.losses:kl", "args": {}, "weight": 1.0},)},
       r"config.mle.losses\[0\].fn: rtune.training.losses:kl compares",
