@@ -39,13 +39,13 @@ class Plain(nn.Module):
     return plain_nets.features(image_BHWC.astype(self.dtype), weights, self.net, last)
 
 
-def backbone(name: str, stride: int, dtype: jnp.dtype, called: str) -> nn.Module:
+def backbone(name: str, stride: int, dtype: jnp.dtype) -> nn.Module:
   """A module for standardized images, whose last output are the maps of one place for S x S pixels.
 
   Batch norms of a ResNet are folded into scales and biases.
   """
   if name in _PLAIN:
-    return Plain(_PLAIN[name], stride, dtype, name=called)
+    return Plain(_PLAIN[name], stride, dtype)
   sizes = resnet.VARIANTS[name]
   sizes = sizes._replace(blocks=sizes.blocks[: _STAGES[stride] + 1])
-  return resnet.Backbone(sizes, stride, resnet.Layers("affine", dtype), name=called)
+  return resnet.Backbone(sizes, stride, resnet.Layers("affine", dtype))

@@ -40,13 +40,13 @@ class ConvEncoder(nn.Module):
   scan: bool = False
 
   def setup(self):
-    self.trunk = backbone(self.net, self.patch_size, self.dtype, "backbone")
+    self.backbone = backbone(self.net, self.patch_size, self.dtype)
     sizes = (self.width, self.depth, self.num_heads, self.mlp_dim, self.dtype)
     self.neck = Neck(*sizes, self.dropout, self.drop_path, self.remat, self.scan)
 
   def features(self, image_BIIC: Float[Array, "b i i 3"]) -> Float[Array, "b n c"]:
     """What the backbone says of each place."""
-    maps = self.trunk(standardized(image_BIIC))[-1]
+    maps = self.backbone(standardized(image_BIIC))[-1]
     return maps.reshape(maps.shape[0], -1, maps.shape[-1])
 
   def of_features(

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rtune.models import dense, resnet, sizes, vit
+from rtune.rewards.plain_nets import standardized
 
 OUTPUT_STRIDES = (8, 16, 32)
 
@@ -82,9 +83,8 @@ class DeepLab(nn.Module):
     self, image_BHWC: Float[Array, "b h w 3"], deterministic: bool = True
   ) -> dict[str, Float[Array, "b h w c"]]:
     size = image_BHWC.shape[1:3]
-    stages = resnet.Backbone(self.backbone, self.output_stride, self.layers, name="backbone")(
-      image_BHWC
-    )
+    trunk = resnet.Backbone(self.backbone, self.output_stride, self.layers, name="backbone")
+    stages = trunk(standardized(image_BHWC))
 
     def classified(x, name):
       x = nn.Dropout(self.dropout)(x, deterministic)

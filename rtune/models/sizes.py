@@ -4,7 +4,7 @@ Light on purpose: no jax here, so that a typo in a config is answered before it 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rtune.errors import UsageError
@@ -165,6 +165,6 @@ def _check_least_one(sizes: object, names: tuple[str, ...], path: str) -> None:
       raise UsageError(f"{path}.{name} is {getattr(sizes, name)}; it must be at least 1.")
 
 
-def _check_choice(sizes: object, name: str, choices: tuple[str, ...], path: str) -> None:
+def _check_choice(sizes: object, name: str, choices: Sequence[object], path: str) -> None:
   if getattr(sizes, name) not in choices:
     raise UsageError(f"{path}.{name} is {getattr(sizes, name)!r}; it must be one of {choices}.")

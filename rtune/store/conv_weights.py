@@ -21,12 +21,12 @@ from rtune.store.unreadable import shown
 _log = logging.getLogger(__name__)
 PACKAGED = {"imagenet:alexnet": "alex", "imagenet:vgg16": "vgg"}  # inside the extra `backbones`
 _EPSILON = 1e-5  # of torchvision's batch norms
-_PLAIN = re.compile(r"(?:^|.*\.)features\.(\d+)\.(weight|bias)")
+_PLAIN = re.compile(r"features\.(\d+)\.(weight|bias)")
 _RESIDUAL = re.compile(
-  r"(?:^|.*\.)(?:layer(\d)\.(\d+)\.)?(conv|bn|downsample\.)(\d)\."
-  r"(weight|bias|running_mean|running_var)"
+  r"(?:layer(\d)\.(\d+)\.)?(conv|bn|downsample\.)(\d)\.(weight|bias|running_mean|running_var)"
 )
-_STEM = re.compile(r"(?:^|.*\.)conv1\.weight")
+# The first arrays of both kinds; what stands before these names, stands before all of them.
+_FIRST = ("features.0.weight", "conv1.weight")
 
 
 def load_backbone(
@@ -50,7 +50,8 @@ def load_backbone(
   else:
     path = pathlib.Path(source).expanduser()
     loaded = weights.flatten(weights.load_weights(weight_files.in_folder(path) or path))
-    leaves = _plain(loaded) or _residual(loaded)
+    own = _without_prefix(loaded)
+    leaves = _plain(own) or _residual(own)
     if not leaves:
       names = ", ".join(map(shown, list(loaded)[:5]))
       raise UsageError(
@@ -72,6 +73,15 @@ def _depth(name: str) -> int:
   return int(found[1]) if found else 0
 
 
+def _without_prefix(loaded: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Arrays by names without "module.", "backbone." and the like; {} where there is no backbone."""
+  found = [name.removesuffix(first) for first in _FIRST for name in loaded if name.endswith(first)]
+  prefix = min(found, key=len, default=None)
+  if prefix is None:
+    return {}
+  return {n.removeprefix(prefix): value for n, value in loaded.items() if n.startswith(prefix)}
+
+
 def _plain(loaded: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   """AlexNet's or VGG's convolutions, numbered; {} where there are none."""
   found = [(m, value) for name, value in loaded.items() if (m := _PLAIN.fullmatch(name))]
@@ -90,8 +100,6 @@ def _residual(loaded: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   """A ResNet's convolutions, and its batch norms as scales and biases; {} where there are none."""
   leaves: dict[str, np.ndarray] = {}
   norms: dict[str, dict[str, np.ndarray]] = {}
-  if not any(_STEM.fullmatch(name) for name in loaded):
-    return leaves
   for name, value in loaded.items():
     match = _RESIDUAL.fullmatch(name)
     if not match:

@@ -11,7 +11,7 @@ import pytest
 
 from rtune.devices.compiling import jit_once
 from rtune.errors import UsageError
-from rtune.models import deeplab, dense, sizes, vit, vit_dense
+from rtune.models import deeplab, dense, resnet, sizes, vit, vit_dense
 from rtune.models.unet import unet
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
