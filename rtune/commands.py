@@ -26,6 +26,11 @@ class Parser(argparse.ArgumentParser):
     about["formatter_class"] = argparse.RawDescriptionHelpFormatter  # an example stays one line
     super().__init__(f"python -m {module}", **about)
 
+  def add_weights(self) -> None:
+    """Adds --weights, which of a phase's weights a command takes."""
+    about = "the last of a phase, or the best by its evaluations"
+    self.add_argument("--weights", choices=("last", "best"), default="last", help=about)
+
   def error(self, message: str) -> NoReturn:
     raise UsageError(f"{message}; see {self.prog} --help")
 

@@ -19,6 +19,7 @@ from rtune.errors import RtuneError, StorageError, UsageError
 from rtune.store import manifest, run_files
 
 _REQUIREMENT = re.compile(r"([A-Za-z0-9_.-]+)[^;]*(?:;.*extra\s*==\s*['\"](\w+)['\"])?")
+_BEST = re.compile(r".+_best_\d+")
 _DEVELOPERS = ("test", "notebooks")
 
 
@@ -91,10 +92,13 @@ def machine() -> list[tuple[str, str]]:
 def contents(folder: pathlib.Path) -> list[tuple[str, str]]:
   """What a workdir holds."""
   weights = sorted(path.stem for path in (folder / "weights").glob("*.safetensors"))
+  best = [name for name in weights if _BEST.fullmatch(name)]
+  weights = [name for name in weights if name not in best]
   steps = sorted(int(path.name) for path in _checkpoints(folder))
   rows = read_metrics(folder)
   return [
     ("phases with weights", ", ".join(weights) or "-"),
+    ("best weights, with their step", ", ".join(best) or "-"),
     ("checkpoints of steps", ", ".join(map(str, steps)) or "-"),
     ("last step in the log", str(rows[-1]["step"]) if rows else "-"),
     ("report", "report.html" if (folder / "report.html").is_file() else "-"),
@@ -115,6 +119,10 @@ def damages(folder: pathlib.Path) -> Iterator[str]:
       problem = str(error)
     if problem:
       yield f"{checkpoint}: {problem}. The run goes on from the newest one that is whole."
+  for path in sorted(folder.glob("weights/*.safetensors")):
+    problem = manifest.altered(path)
+    if problem:
+      yield f"{path}: {problem}. Restore it from a backup, or train that phase again."
   for path in sorted(folder.glob("checkpoints/*.corrupt*")):
     yield f"{path} was found damaged and set aside; delete it once the run has gone on."
 

@@ -10,9 +10,14 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
 
 from rtune import commands
+from rtune import config as configs
+from rtune.config import Config
 from rtune.config.load import load_config
 from rtune.errors import UsageError
 
@@ -79,6 +84,52 @@ def parse_flags(args: Sequence[str]) -> Flags:
   return Flags(values["config"], tuple(overrides), workdir, frozenset(switches))
 
 
+def train(
+  config: Config | ConfigDict | str,
+  workdir: str | os.PathLike[str],
+  *,
+  overrides: Mapping[str, Any] = MappingProxyType({}),
+  force: bool = False,
+  allow_config_change: bool = False,
+) -> dict[str, Any]:
+  """Trains a model and tunes it, writes the report, and shows the table of results.
+
+  A run that was interrupted goes on.
+
+  Args:
+    config: a config, or the name of a config file, with `:variant` behind it if wanted.
+    workdir: folder of the run.
+    overrides: other values of a config file's settings, by dotted name: {"reward.steps": 200}.
+    force: take the workdir even from a run that seems alive.
+    allow_config_change: resume with other settings than those the run began with.
+
+  Returns:
+    What results.json holds: {"mle": {"val/AR": ...}, "reward": {...}, "seconds": {...}}.
+
+  Raises:
+    UsageError, DataError: settings or data that cannot be used, before training starts.
+    NumericError, StorageError, Preempted: see `rtune.training.loop.train`.
+  """
+  config = _as_config(config, overrides)
+  from rtune.training import loop
+  from rtune.training.setup import prepare
+
+  setup = prepare(config)
+  folder = os.fspath(workdir)
+  results = loop.train(setup, folder, force=force, allow_config_change=allow_config_change)
+  _show(setup, folder, results)
+  return results
+
+
+def _as_config(config: Config | ConfigDict | str, overrides: Mapping[str, Any]) -> Config:
+  if isinstance(config, str):
+    texts = ((k, v if isinstance(v, str) else repr(v)) for k, v in overrides.items())
+    return load_config(config, tuple(texts))
+  if overrides:
+    raise UsageError("overrides are of a config file; set the values in the config itself.")
+  return config if isinstance(config, Config) else configs.parse(config)
+
+
 def main(args: Sequence[str]) -> int:
   """Runs and returns the exit code: 0 done, 2 usage, 3 data, 4 numbers, 5 storage, 75 stopped."""
 
@@ -91,19 +142,11 @@ def main(args: Sequence[str]) -> int:
     # Only now, when the command makes sense: jax takes seconds to import and claims devices.
     from rtune.devices import processes
     from rtune.display import console
-    from rtune.training.loop import train
-    from rtune.training.setup import prepare
 
     processes.start(auto="distributed" in flags.switches)
     console.stage(f"workdir {flags.workdir}")
-    setup = prepare(config)
-    results = train(
-      setup,
-      flags.workdir,
-      force="force" in flags.switches,
-      allow_config_change="allow_config_change" in flags.switches,
-    )
-    _show(setup, flags.workdir, results)
+    kept = {name: name in flags.switches for name in ("force", "allow_config_change")}
+    train(config, flags.workdir, **kept)
 
   return commands.guarded(run)
 

@@ -22,41 +22,19 @@ from PIL import Image
 
 from rtune import commands
 from rtune.config.build import check_plain
-from rtune.data.files.folder import SUFFIXES, image_ids, search
+from rtune.data.files.folder import SUFFIXES, search
 from rtune.data.files.images import MAX_PIXELS, read_image
-from rtune.data.source import Example
 from rtune.devices import processes
 from rtune.display import console
 from rtune.errors import DataError, StorageError, UsageError
+from rtune.inference.images import PROBLEM, Images
+from rtune.inference.model import Model, load
 from rtune.store import naming, reading, run_files
-from rtune.tasks.task import Task, view
-from rtune.training import restore
-from rtune.training.evaluation import Judging, judge, predictor
-from rtune.training.phases import phase_of
+from rtune.tasks.task import view
 from rtune.training.restore import Restored
 from rtune.training.setup import metrics_of
 
-_PROBLEM = "problem"
 _MOST_PLAIN = 1000  # numbers of a field that predictions.json may hold
-
-
-class ImageFiles:
-  """A `Source` of images without annotation; those that cannot be read say so under "problem"."""
-
-  def __init__(self, task: Task, paths: Sequence[pathlib.Path], max_pixels: int = MAX_PIXELS):
-    self._task, self._paths, self._ids = task, paths, image_ids(paths)
-    self._max_pixels = max_pixels
-
-  def __len__(self) -> int:
-    return len(self._paths)
-
-  def __getitem__(self, index: int) -> Example:
-    try:
-      image, problem = read_image(self._paths[index], self._max_pixels), ""
-    except DataError as error:
-      image, problem = np.zeros((1, 1, 3), np.uint8), str(error)
-    raw = view(self._task).unlabeled(image, self._ids[index])
-    return {**raw, "size": image.shape[:2], _PROBLEM: problem}
 
 
 def find_images(names: Sequence[str], out: pathlib.Path) -> list[pathlib.Path]:
@@ -86,33 +64,30 @@ def find_images(names: Sequence[str], out: pathlib.Path) -> list[pathlib.Path]:
 
 
 def predict_files(
-  run: Restored,
-  phase: str,
-  params: Any,
+  model: Model,
   paths: Sequence[pathlib.Path],
   out: pathlib.Path,
   threshold: float,
   beam: int = 1,
+  batch_size: int | None = None,
   max_pixels: int = MAX_PIXELS,
 ) -> list[dict[str, str]]:
   """Writes predictions and pictures of image files; returns what was skipped and why.
 
   A drawing that cannot be written loses no prediction: it counts as skipped, too.
   """
+  task = model.run.task
   # Nobody knows the truth of these images: what does no more than compare with it is left out.
-  metrics = [m for m in metrics_of(run.config, run.task) if m.results or m.files]
-  source = ImageFiles(run.task, paths, max_pixels)
-  # The reward may be gone with its data; nobody asks for it here.
-  judging = Judging(run.task, run.frozen, run.config.data, run.mesh, metrics, scoring=None)
-  draw = view(run.task).draw
-  predict = predictor(run, beam)(phase_of(phase))
+  metrics = [m for m in metrics_of(model.run.config, task) if m.results or m.files]
+  source = Images(task, paths, max_pixels, tell=True)
+  draw = view(task).draw
   states, images, skipped, drawings = [metric.init() for metric in metrics], [], [], set()
   plain: list[dict[str, Any]] = []  # what is written where no metric knows a results format
-  for one in judge(judging, params, predict, source):
+  for one in model.judged(source, beam=beam, batch_size=batch_size):
     path, truth = paths[one.index], one.truth
-    if truth[_PROBLEM]:
-      console.warn(f"skipped: {truth[_PROBLEM]}")
-      skipped.append({"file_name": str(path), _PROBLEM: truth[_PROBLEM]})
+    if truth[PROBLEM]:
+      console.warn(f"skipped: {truth[PROBLEM]}")
+      skipped.append({"file_name": str(path), PROBLEM: truth[PROBLEM]})
       continue
     record = _above(one.record, threshold)
     both = zip(metrics, states, strict=True)
@@ -127,7 +102,7 @@ def predict_files(
     except (OSError, ValueError) as error:
       problem = f"{str(path)!r}: its picture cannot be written ({error})"
       console.warn(problem)
-      skipped.append({"file_name": str(path), _PROBLEM: problem})
+      skipped.append({"file_name": str(path), PROBLEM: problem})
       drawing = ""
     height, width = truth["size"]
     images.append(
@@ -193,6 +168,7 @@ def main(args: Sequence[str]) -> int:
   add("images", nargs="+", help="image files, and folders that are searched for them")
   add("--out", required=True, help="folder to write to")
   add("--phase", default="", help="whose weights; default: the last phase that is finished")
+  parser.add_weights()
   add("--score_threshold", type=float, default=0.0, help="leave out what has a lower score")
   add("--beam", type=commands.positive, default=1, help="size of beam search; 1 = greedy")
   add("--passes", type=commands.positive, help="of a recursive restorer; default: as in training")
@@ -204,29 +180,17 @@ def _command(flags: argparse.Namespace, data: Mapping[str, Any]) -> None:
   out = commands.local(flags.out, "--out")
   paths = find_images(flags.images, out)
   processes.start()
-  run = restore.restore(flags.workdir)
-  devices, most = run.mesh.size, run.config.data.eval_batch_size
-  # Few images need no batch of hundreds.
-  usual = 1 if view(run.task).own_size else min(most, -(-len(paths) // devices) * devices)
-  batch_size = flags.batch_size or usual
-  run = restore.with_batch_size(run, batch_size)
-  if flags.passes:
-    run = restore.with_policy(run, passes=flags.passes)
-  max_pixels = _max_pixels(run, data)
-  phase, params = restore.load_params(run, flags.phase)
-  if not phase_of(phase).learns.answers:
-    raise UsageError(
-      f"{run.folder}: the phase {phase} has trained a code model, which predicts nothing by "
-      "itself; give --phase mle or reward, once one is finished."
-    )
+  given = {"weights": flags.weights, "trust": flags.trust, "passes": flags.passes}
+  model = load(flags.workdir, flags.phase, **given)
+  max_pixels = _max_pixels(model.run, data)
   try:
     out.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     raise UsageError(f"--out {out} cannot be written ({error.strerror})") from error
-  console.stage(f"{phase}: predicting on {len(paths)} images")
-  given = paths, out, flags.score_threshold, flags.beam, max_pixels
+  console.stage(f"{model.phase}: predicting on {len(paths)} images")
+  given = out, flags.score_threshold, flags.beam, flags.batch_size, max_pixels
   try:
-    skipped = predict_files(run, phase, params, *given)
+    skipped = predict_files(model, paths, *given)
   except OSError as error:
     raise StorageError(f"--out {out} cannot be written: {error}.") from error
   console.say(f"written to {out}: {len(paths) - len(skipped)} images")

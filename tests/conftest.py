@@ -21,7 +21,8 @@ install_import_hook("rtune", "beartype.beartype")
 def _stay_on_one_core():
   """Of several workers each has a core: XLA's threads wait for each other by spinning."""
   worker = os.environ.get("PYTEST_XDIST_WORKER", "")
-  if worker and hasattr(os, "sched_setaffinity"):
+  on_cpu = os.environ["JAX_PLATFORMS"] == "cpu"  # else they compile, with as many as there are
+  if worker and on_cpu and hasattr(os, "sched_setaffinity"):
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 

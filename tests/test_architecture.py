@@ -10,7 +10,8 @@ FLOORS = (
   ("completion",),
   ("__main__",),
   ("main",),
-  ("evaluate", "predict", "class_weights", "analyze", "compare", "plan", "doctor"),
+  ("evaluate", "predict", "class_weights", "analyze", "compare", "plan", "doctor", "export"),
+  ("inference",),
   ("benchmark",),
   ("report",),
   ("training",),
@@ -30,7 +31,9 @@ FLOORS = (
 )
 # Modules that stand on another floor than their room, and why.
 ELSEWHERE = {
-  "plan.counts": "report",  # what a step costs: plan and benchmark both count with it
+  # What a step costs: benchmark counts with it, and training says it where memory runs out.
+  "plan.counts": "policies",
+  "plan.memory": "policies",
   "models.sizes": "devices",  # plain dataclasses, which the config holds
   "display.console": "errors",  # everybody may speak
 }

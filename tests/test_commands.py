@@ -68,7 +68,8 @@ def complete(*words: str) -> list[str]:
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
 def test_completion():
-  assert complete("rtune", "e") == ["evaluate"]
+  assert complete("rtune", "e") == ["evaluate", "export"]
+  assert complete("rtune", "ev") == ["evaluate"]
   assert complete("rtune", "evaluate", "--im") == ["--images"]
   assert complete("rtune", "completion", "z") == ["zsh"]
   assert completion.script("zsh").endswith(completion.script("bash"))
@@ -78,6 +79,7 @@ def test_doctor_finds_nothing_wrong_with_a_whole_run(tiny_run, capsys):
   assert doctor.main([f"--workdir={tiny_run}"]) == 0
   shown = capsys.readouterr().out
   assert "mle, reward" in shown and "devices" in shown
+  assert "mle_best_" in shown and "reward_best_" in shown
   assert "10, 20, 25, 30" in shown
 
 
@@ -88,11 +90,14 @@ def test_doctor_names_what_is_damaged(tiny_run, tmp_path, capsys):
   largest = max((folder / "checkpoints" / "20").rglob("*"), key=lambda path: path.stat().st_size)
   largest.write_bytes(largest.read_bytes()[:-1])
   (folder / "checkpoints" / "7.corrupt").mkdir()
+  best = next((folder / "weights").glob("reward_best_*"))
+  best.write_bytes(best.read_bytes()[:-1])
   assert doctor.main([f"--workdir={folder}"]) == 5
   shown = capsys.readouterr().err
   assert f"{folder / run_files.RESULTS} is damaged" in shown
   assert f"{pathlib.Path(folder) / 'checkpoints' / '20'}: " in shown and "bytes, not" in shown
   assert "7.corrupt was found damaged" in shown
+  assert f"{best}: " in shown
   assert doctor.main([f"--workdir={tmp_path / 'none'}"]) == 2
 
 

@@ -68,11 +68,12 @@ def flags_of(command: str) -> set[str]:
   path = folder / "__main__.py" if folder.is_dir() else PACKAGE / f"{command}.py"
   text = path.read_text()
   found = set(re.findall(r'"--(\w+)"', text)) | ({"trust"} if "reading.run(" in text else set())
+  found |= {"weights"} if "add_weights()" in text else set()
   return found | set(main._SWITCHES) | {"config", "workdir"} if command == "main" else found
 
 
 COMMANDS = ("main", "evaluate", "predict", "class_weights", "analyze", "compare", "report", "plan")
-COMMANDS += ("benchmark",)
+COMMANDS += ("benchmark", "export")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -82,9 +83,13 @@ def test_a_command_has_the_flags_that_its_own_messages_name(command):
   for module, text in TEXTS:
     if module.split("/")[0] != command:
       continue
+    if " " not in text:
+      continue  # one argument of another program, such as pip or XLA
     named = re.findall(r"(?:^|[\s\"'`])--([a-z]\w*)(?![\w.]*[.:])", text)
     elsewhere = re.search(r"python -m rtune\.(\w+)", text)
     other = flags_of(elsewhere[1]) if elsewhere else set()
+    if "launch/gpu_check.sh" in text:
+      other |= flags_of("benchmark/gpu_check")
     # A module may be a command of its own, such as analyze.passes.
     other |= set(re.findall(r'"--(\w+)"', (PACKAGE / f"{module}.py").read_text()))
     for flag in named:

@@ -10,6 +10,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from rtune import evaluate, predict
+from rtune.data.files.folder import image_ids
 from rtune.data.scenes import shapes
 from rtune.devices import processes
 from rtune.errors import UsageError
@@ -47,7 +48,7 @@ def read(out: pathlib.Path) -> tuple[list[dict], dict]:
 
 def test_image_ids():
   def ids(*names):
-    return predict.image_ids([pathlib.Path(name) for name in names])
+    return image_ids([pathlib.Path(name) for name in names])
 
   assert ids("000000000139.jpg", "b/000285.png", "7.JPG") == [139, 285, 7]
   # Numbers that are taken are not given again, neither by name nor by count.

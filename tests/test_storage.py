@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import resource
 import shutil
 import subprocess
 import sys
@@ -66,6 +67,21 @@ def test_a_file_is_written_whole_or_not_at_all(small_disk):
     write_whole(path, "x" * 100_000)
   assert path.read_text() == "before"
   assert sorted(p.name for p in disk.iterdir()) == ["config.json", "other"]
+
+
+def test_a_write_that_is_cut_off_leaves_what_was_there(tmp_path):
+  """As by a quota, or a limit of the size of files."""
+  path = tmp_path / "config.json"
+  write_whole(path, "before")
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+  try:
+    with pytest.raises(StorageError, match=r"bytes free, 100,000 needed"):
+      write_whole(path, "x" * 100_000)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  assert path.is_file() and path.read_text() == "before"
+  assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
 
 
 def test_a_start_on_a_full_disk(small_disk):

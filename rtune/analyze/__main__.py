@@ -49,6 +49,7 @@ def main(args: Sequence[str]) -> int:
   )
   add, number = parser.add_argument, commands.positive
   add("--workdir", required=True, help="folder of the run")
+  parser.add_weights()
   add("--images", type=number, default=32, help="validation images, from the first on")
   add("--samples", type=number, default=1000, help="answers drawn for each image")
   add("--chunk", type=number, default=50, help="answers drawn at once; fewer take less memory")
@@ -64,7 +65,7 @@ def _command(flags: argparse.Namespace, data: Mapping[str, Any]) -> None:
     raise UsageError(f"{folder} has no reward (config.reward.fn), so there is nothing to analyze.")
   out = commands.make_folder(flags.out or folder / "analysis")
   processes.start()
-  run = restore.restore(folder)
+  run = restore.restore(folder, flags.weights)
   restore.load_params(run)
   source = open_source(run, args=data)
   images = min(flags.images, len(source))

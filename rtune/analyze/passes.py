@@ -23,6 +23,7 @@ from rtune.analyze import agents
 from rtune.analyze.curves_by_pass import draw_by_pass
 from rtune.config.names import as_tuples, build_part
 from rtune.data import loader
+from rtune.data.source import Source
 from rtune.devices import processes
 from rtune.display import console
 from rtune.errors import UsageError
@@ -48,6 +49,7 @@ def main(args: Sequence[str]) -> int:
   )
   add = parser.add_argument
   add("--workdir", required=True, help="folder of the run")
+  add("--annotations", default="", help="pictures to restore: a folder, a list or a JSON")
   add("--images", type=int, default=0, help="validation images, from the first on; 0 = all")
   add("--split", default="", help="another split of the run's to restore, by its name")
   add("--corruptions", default="", help="JSON: spoil the pictures so, not as config.task.args says")
@@ -65,10 +67,15 @@ def _command(flags: argparse.Namespace) -> None:
       f"{run.folder}: its policy {run.config.policy.fn} does not restore in passes; give a run of "
       "configs/restoration_recursive.py."
     )
+  if flags.split and flags.annotations:
+    raise UsageError("--split and --annotations both say what to restore; give one.")
+  source = open_source(run, flags.annotations, split=flags.split)
+  # A user's pictures are of many sizes, and come one by one.
+  run = restore.with_batch_size(run, 1 if flags.annotations else None)
   if flags.corruptions:
     run = run._replace(task=_spoiled_by(run.task, flags.corruptions))
   out = commands.make_folder(flags.out or run.folder / "analysis")
-  rows = measured(run, flags.images, flags.train_images, {*flags.without.split(",")}, flags.split)
+  rows = measured(run, source, flags.images, flags.train_images, {*flags.without.split(",")})
   run_files.write_csv(out / "passes.csv", rows)
   measures = tuple(dict.fromkeys(key.split("_")[0] for key in rows[0] if key != "name"))
   draw_by_pass(rows, measures, out / "passes.png")
@@ -86,10 +93,9 @@ def _spoiled_by(task: Any, corruptions: str) -> Any:
 
 
 def measured(
-  run: Restored, images: int, train_images: int, without: set[str], split: str = ""
+  run: Restored, source: Source, images: int, train_images: int, without: set[str]
 ) -> list[dict[str, Any]]:
-  """A row for each way to go: its name, and each measure after each pass."""
-  source = open_source(run, split=split)
+  """A row for each way to restore `source`: its name, and each measure after each pass."""
   metrics = [by_pass()]
   judging = Judging(run.task, run.frozen, run.config.data, run.mesh, metrics, None)
   rows = []

@@ -1,6 +1,7 @@
 """How fast this machine samples, scores, updates, reads and evaluates, beside the least it can be.
 
 python -m rtune.benchmark [decode|train|rewards|data|eval|step|files|all] [--config configs/NAME.py]
+python -m rtune.benchmark paper [--small] [--seconds N]    steps at the papers' sizes, for one GPU
 
 Medians over repeats after a warm-up. A floor is what counted operations and bytes take at this
 machine's own measured matrix rate and memory bandwidth (rtune/plan/counts.py). What is timed is
@@ -26,16 +27,26 @@ def main(args: Sequence[str]) -> int:
     "rtune benchmark decode",
   )
   add = parser.add_argument
-  add("part", nargs="?", default="all", choices=[*PARTS, "all"], help="default: all")
+  add("part", nargs="?", default="all", choices=[*PARTS, "all", "paper"], help="default: all")
   add("--config", default="configs/detection_recall.py", help="of train, data, eval, step")
   add("--repeats", type=commands.positive, default=7, help="medians are over so many")
   sweep = "how sampling grows with samples, length, image, batch; files, up to as many as COCO's"
   add("--sweep", action="store_true", help=sweep)
   add("--json", action="store_true", help="figures for machines, on standard output")
+  add("--small", action="store_true", help="of paper: sizes that show on any machine that it runs")
+  add("--seconds", type=commands.positive, default=1800, help="of paper: for all cases together")
+  add("--cases", default="", help="of paper: some, with commas; default: all, one after the other")
+  add("--case", default="", help="of paper: one, in this process")
+  add("--rates", default="", help="of a case: FLOPS,BYTES a second; default: measured")
   return commands.guarded(lambda: _command(parser.parse_args(args)))
 
 
 def _command(flags: argparse.Namespace) -> None:
+  if flags.part == "paper":
+    from rtune.benchmark import paper_run
+
+    paper_run.command(flags)
+    return
   from rtune.config.load import load_config
   from rtune.devices import processes
 
@@ -43,13 +54,13 @@ def _command(flags: argparse.Namespace) -> None:
   needs_config = bool({"train", "data", "eval", "step"} & {*parts})
   config = load_config(flags.config) if needs_config else None
   processes.start()
-  from rtune.benchmark.machine import measure_machine
+  from rtune.benchmark.machine import best_dtype, measure_machine
   from rtune.benchmark.row import as_table
   from rtune.benchmark.timing import Elsewhere
   from rtune.display import console
 
   watch = Elsewhere()
-  machine = measure_machine("float32" if _on_cpu() else "bfloat16")
+  machine = measure_machine(best_dtype())
   rates = f"{machine.flops / 1e9:.0f} GFLOP/s, {machine.bandwidth / 1e9:.1f} GB/s"
   console.stage(f"this machine, measured: {rates}")
   rows = _rows(parts, config, machine, flags)
@@ -62,12 +73,6 @@ def _command(flags: argparse.Namespace) -> None:
     print(json.dumps({"machine": about, "figures": figures}, indent=2))
   else:
     print(as_table(rows))
-
-
-def _on_cpu() -> bool:
-  import jax
-
-  return jax.default_backend() == "cpu"
 
 
 def _rows(parts: Sequence[str], config, machine, flags: argparse.Namespace) -> list:

@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +27,7 @@ from rtune.training.evaluation import Judging, evaluate, scoring_of
 from rtune.training.phases import assemble, phase_of
 from rtune.training.predicting import best_answers
 from rtune.training.setup import Setup, example_inputs, metrics_of
-from rtune.training.update import State, Step
+from rtune.training.update import Programs, State, Step
 
 
 class Loop(NamedTuple):
@@ -139,23 +139,30 @@ def step_rows(loop: Loop, machine: counts.Machine, repeats: int) -> list[Row]:
         state, metrics = step(state, batch)
         jax.block_until_ready(metrics)
       laps.append(clock.take())
-  laps = laps[2:]
+  return reward_rows("step", loop, machine, laps[2:])
+
+
+def reward_rows(
+  part: str, loop: Loop, machine: counts.Machine, laps: Sequence[Mapping[str, float]]
+) -> list[Row]:
+  """Rows of reward steps by their parts, from the seconds of each part in each step."""
+  phase = loop.setup.config.reward
   sizes = sizes_of(loop, phase.batch_size, phase.num_samples)
   floors = {
     "sample": sampling_floor(sizes, machine),
     "update": counts.floor(counts.training(sizes), machine),
   }
+  answers = phase.batch_size * phase.num_samples
   total = statistics.median(sum(lap.values()) for lap in laps)
   rows = []
   for name in ("data", "sample", "score", "update"):
     median = statistics.median(lap[name] for lap in laps)
     share = f"{100 * median / total:.1f} % of a step"
-    answers = phase.batch_size * phase.num_samples
     rows.append(
-      Row("step", f"reward step: {name}", median, answers, "answer", floors.get(name), share)
+      Row(part, f"reward step: {name}", median, answers, "answer", floors.get(name), share)
     )
   least = counts.Floor(sum(f.seconds for f in floors.values()), floors["sample"].binds)
-  rows.append(Row("step", "reward step, whole", total, phase.batch_size, "image", least))
+  rows.append(Row(part, "reward step, whole", total, phase.batch_size, "image", least))
   return rows
 
 
@@ -178,15 +185,18 @@ def _run(
 
 def imitation(loop: Loop) -> tuple[State, Step]:
   """The state and the step of the phase mle."""
-  return _made(loop, "mle", Clock())
+  state, programs = assembled(loop, "mle", Clock())
+  return state, programs.step
 
 
 def tuning(loop: Loop, clock: Clock) -> tuple[State, Step]:
   """The state and the step of the phase reward."""
-  return _made(loop, "reward", clock)
+  state, programs = assembled(loop, "reward", clock)
+  return state, programs.step
 
 
-def _made(loop: Loop, phase: str, clock: Clock) -> tuple[State, Step]:
+def assembled(loop: Loop, phase: str, clock: Clock) -> tuple[State, Programs]:
+  """The first state of a phase, and what its steps do."""
   setup = loop.setup
   made = assemble(
     phase_of(phase),
@@ -198,7 +208,7 @@ def _made(loop: Loop, phase: str, clock: Clock) -> tuple[State, Step]:
     loop.params,
     clock,
   )
-  return made.init(loop.params), made.programs.step
+  return made.init(loop.params), made.programs
 
 
 @contextlib.contextmanager

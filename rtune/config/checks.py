@@ -19,6 +19,7 @@ SELECTIONS = ("balanced", "threshold")
 _WORDS = {
   "reward.on_error": ("stop", "skip"),
   "checkpoints.on_error": ("stop", "warn"),
+  "checkpoints.best_is": ("", "max", "min"),
   "data.on_error": ("stop", "skip"),
 }
 _COMPARE_SIBLINGS = ("leave_one_out", "paper", "group_mean")
@@ -29,10 +30,10 @@ _AT_LEAST_ONE = (
   *("log_every", "checkpoints.every", "checkpoints.keep_last", "max_bad_steps", "eval_beam"),
 )
 _NOT_NEGATIVE = (
-  *("reward.kl", "reward.timeout_s", "eval_every", "eval_examples"),
+  *("reward.kl", "reward.timeout_s", "data.timeout_s", "eval_every", "eval_examples"),
   "actor_critic.kl_bound",
   *("data.prefetch", "data.cache_mb", "data.skip_at_most", "data.skip_share"),
-  *("checkpoints.keep_every", "seed"),
+  *("checkpoints.keep_every", "checkpoints.patience", "seed"),
 )
 
 
@@ -62,6 +63,7 @@ def check(config: Any) -> None:
   _check_reward(config)
   _check_adapting(config)
   _check_actor_critic(config)
+  _check_best(config)
   parts = {path: get(config, path) for path in ("task", "policy", "data.train", "data.val")}
   parts |= {f"data.splits.{name}": part for name, part in config.data.splits.items()}
   parts |= {f"metrics[{place}]": part for place, part in enumerate(config.metrics)}
@@ -162,6 +164,26 @@ def _check_adapting(config: Any) -> None:
     for name in ("rounds", "budget"):
       if getattr(adapt, name) < 1:
         raise UsageError(f"{key}.{name} is {getattr(adapt, name)}; it must be at least 1.")
+
+
+def _check_number(config: Any, name: str, key: str) -> None:
+  """Numbers of evaluations begin with what is evaluated on."""
+  split, _, number = name.partition("/")
+  if split not in ("val", *config.data.splits) or not number:
+    known = " or ".join(f"{one}/..." for one in ("val", *config.data.splits))
+    raise UsageError(f"{key} is {name!r}; name a number of evaluations, {known}.")
+
+
+def _check_best(config: Any) -> None:
+  best, patience, key = config.checkpoints.best, config.checkpoints.patience, "config.checkpoints"
+  if best not in ("", "none"):
+    _check_number(config, best, f"{key}.best")
+  for place, name in enumerate(config.reward.watched):
+    _check_number(config, name, f"config.reward.watched[{place}]")
+  if patience and best == "none":
+    raise UsageError(f"{key}.patience counts evaluations without a new best; {key}.best is 'none'.")
+  if patience and not config.eval_every:
+    raise UsageError(f"{key}.patience counts evaluations within a phase; set config.eval_every.")
 
 
 def _check_actor_critic(config: Any) -> None:

@@ -51,6 +51,7 @@ class Data:
   on_error: str = "stop"  # an example that cannot be read ends the run; "skip" leaves it out
   skip_at_most: int = 100  # so many may be left out of a source
   skip_share: float = 0.01  # and no more than this share of it
+  timeout_s: float = 1800.0  # seconds after which reading one example hangs; 0 = waits for ever
   # Images a step of evaluation, over all devices; 1: one, which may have a size of its own, however
   # many devices there are.
   eval_batch_size: int = 64
@@ -146,6 +147,9 @@ class Reward:
   on_error: str = "stop"  # a host reward that raises ends the run; "skip" leaves the sample out
   overlap: int = 1  # parts of a batch: the host scores one while the device samples the next
   timeout_s: float = 0.0  # seconds that one call of a host reward may take; 0 = no limit
+  # Numbers of evaluations, such as "val/AP": that the reward rises while one of them falls is told,
+  # for then it is being hacked; (): those that the task is judged by.
+  watched: tuple[str, ...] = ()
   optim: Optim = Optim(lr=1e-6, schedule="constant")  # optimizer
 
 
@@ -181,6 +185,11 @@ class Checkpoints:
   keep_last: int = 2  # newest ones that stay
   keep_every: int = 0  # steps whose multiples stay for good; 0 = none
   on_error: str = "stop"  # a save that fails ends the run; "warn": training goes on, the next tries
+  # The number of an evaluation, such as "val/AP", by which the best weights of a phase are kept
+  # beside its last; "": what the task is judged by first, never the reward; "none": keep none.
+  best: str = ""
+  best_is: str = ""  # the "max" or the "min" of that number; "": as the task says
+  patience: int = 0  # evaluations in a row without a new best that end a phase; 0 = none do
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,11 @@ def limited(trusted: frozenset[str]) -> Iterator[None]:
     _trusted = before
 
 
+def is_limited() -> bool:
+  """Whether names are limited at all."""
+  return _trusted is not None
+
+
 def allowed(name: str) -> bool:
   """Whether "module:attribute" may be loaded here."""
   return _trusted is None or place(name) in _trusted or is_own(name)

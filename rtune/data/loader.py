@@ -54,6 +54,7 @@ def train_batches(
   process_index: int = 0,
   process_count: int = 1,
   unreadable: Unreadable | None = None,
+  timeout_s: float = 0.0,
 ) -> Generator[dict[str, np.ndarray], None, None]:
   """Batches of training from `start_step` on, without end. Close the iterator to stop its threads.
 
@@ -72,17 +73,18 @@ def train_batches(
     process_index: which part of each batch is read here.
     process_count: parts that each batch is split into.
     unreadable: takes examples with a DataError; the next one of the source stands for each.
+    timeout_s: seconds that reading one example may take; 0 = no limit.
 
   Returns:
     Features with shapes [batch_size / process_count, ...].
 
   Raises:
     UsageError: a batch cannot be split evenly.
-    DataError: the source is empty.
+    DataError: the source is empty; from `next`, an example took longer than `timeout_s`.
   """
   block = _block_size(batch_size, process_index, process_count)
   first = process_index * block
-  order, reader = _order(_length(source), seed), Reader(source, example, unreadable)
+  order, reader = _order(_length(source), seed), Reader(source, example, unreadable, timeout_s)
 
   def row(at: int) -> Features:
     return reader.read_from(int(order[at]), lambda: np.random.default_rng((seed, at))).features
@@ -106,6 +108,7 @@ def eval_batches(
   process_count: int = 1,
   alone: bool = False,
   unreadable: Unreadable | None = None,
+  timeout_s: float = 0.0,
 ) -> Generator[EvalBatch, None, None]:
   """Every example exactly once, in the source's order, over all processes together.
 
@@ -119,7 +122,7 @@ def eval_batches(
   block = _block_size(batch_size, process_index, process_count)
   length = min(_length(source), num_examples or len(source))
   counting = 1 if alone else batch_size  # examples that count of a batch
-  reader = Reader(source, example, unreadable)
+  reader = Reader(source, example, unreadable, timeout_s)
 
   def read(step: int) -> EvalBatch:
     first = step * counting
@@ -202,7 +205,7 @@ def _prepare(
   read: Callable[[int], Any], steps: range, num_threads: int, prefetch: int, reader: Reader
 ) -> Generator[Any, None, None]:
   """read(step) for all steps in order, computed ahead in threads."""
-  dataset = grain.MapDataset.range(steps.start, steps.stop).map(read)
+  dataset = grain.MapDataset.range(steps.start, steps.stop).map(reader.slow.limited(read))
   # grain warns about threads that the buffer leaves idle.
   options = grain.ReadOptions(num_threads=min(num_threads, prefetch), prefetch_buffer_size=prefetch)
   iterator = iter(dataset.to_iter_dataset(options))

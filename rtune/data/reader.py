@@ -29,11 +29,18 @@ class Reader:
   Args:
     example: (raw, rng) -> features of one example.
     unreadable: takes examples with a DataError; None: they are errors.
+    timeout_s: seconds that one example may take, where it is read by `slow.limited`; 0 = no limit.
   """
 
-  def __init__(self, source: Source, example: MakeExample, unreadable: Unreadable | None):
+  def __init__(
+    self,
+    source: Source,
+    example: MakeExample,
+    unreadable: Unreadable | None,
+    timeout_s: float = 0.0,
+  ):
     self._source, self._example, self._unreadable = source, example, unreadable
-    self.slow = SlowReads()
+    self.slow = SlowReads(timeout_s)
 
   def read(self, index: int, rng: np.random.Generator | None = None) -> Read | None:
     """The example; None where it is left out."""

@@ -10,7 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from rtune.data.cached import source_name
+from rtune.data.reader import Reader
 from rtune.data.source import Example, Source
+from rtune.data.unreadable import Unreadable
+from rtune.errors import DataError
 
 _IMAGES = 200  # that colors are taken of, spread over a source
 _LEAST = 1e-3  # variance of a direction in which nothing varies, such as color in gray images
@@ -34,16 +38,30 @@ class Recolor(NamedTuple):
     return np.rint(np.clip(pixels + self.offset.astype(np.float32), 0, 255)).astype(np.uint8)
 
 
-def colors_of(source: Source, images: int = _IMAGES) -> Colors:
-  """Of so many images of a source, evenly spaced; each counts the same, whatever its size."""
+def colors_of(
+  source: Source, images: int = _IMAGES, unreadable: Unreadable | None = None
+) -> Colors:
+  """Of so many images of a source, evenly spaced; each counts the same, whatever its size.
+
+  Those that cannot be read are left out where `unreadable` takes them.
+  """
   places = np.unique(np.linspace(0, len(source) - 1, min(images, len(source))).astype(int))
-  total, products = np.zeros(3), np.zeros((3, 3))
+  reader = Reader(source, lambda raw, rng: raw, unreadable)
+  count, total, products = 0, np.zeros(3), np.zeros((3, 3))
   for place in places:
-    pixels_N3 = source[int(place)]["image"].reshape(-1, 3).astype(np.float64)
+    found = reader.read(int(place))
+    if found is None:
+      continue
+    pixels_N3 = found.raw["image"].reshape(-1, 3).astype(np.float64)
+    count += 1
     total += pixels_N3.mean(axis=0)
     products += pixels_N3.T @ pixels_N3 / len(pixels_N3)
-  mean = total / len(places)
-  return Colors(mean, products / len(places) - np.outer(mean, mean))
+  if not count:
+    raise DataError(
+      f"{source_name(source)}: none of the images that its colors are taken of is read."
+    )
+  mean = total / count
+  return Colors(mean, products / count - np.outer(mean, mean))
 
 
 def transport(colors: Colors, wanted: Colors) -> Recolor:
@@ -60,8 +78,9 @@ def transport(colors: Colors, wanted: Colors) -> Recolor:
 class Recolored:
   """A source whose images get the colors of another one; what else it knows stays."""
 
-  def __init__(self, source: Source, wanted: Colors):
-    self._source, self._recolor = source, transport(colors_of(source), wanted)
+  def __init__(self, source: Source, wanted: Colors, unreadable: Unreadable | None = None):
+    own = colors_of(source, unreadable=unreadable)
+    self._source, self._recolor = source, transport(own, wanted)
 
   def __len__(self) -> int:
     return len(self._source)

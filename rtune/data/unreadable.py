@@ -6,6 +6,7 @@ import os
 import pathlib
 import threading
 
+from rtune import config as configs
 from rtune.data.cached import source_name
 from rtune.data.source import Example, Source
 from rtune.disk import parse_json, refusals
@@ -25,6 +26,20 @@ def first(source: Source, skip: bool) -> Example:
       if not skip:
         raise
   raise DataError(f"{source_name(source)} has no example that can be read.")
+
+
+def left_out(
+  data: configs.Data, name: str, source: Source, folder: pathlib.Path | None = None
+) -> "Unreadable | None":
+  """What takes the examples of a source that cannot be read; None where they are errors.
+
+  Args:
+    name: what messages call the source.
+    folder: of the run, where they are listed; None: nowhere.
+  """
+  if data.on_error != "skip":
+    return None
+  return Unreadable(name, len(source), data.skip_at_most, data.skip_share, folder)
 
 
 class Unreadable:

@@ -15,13 +15,17 @@ _HALVES = (jnp.bfloat16, jnp.float16)
 _AMPERE = (8, 0)  # the first generation that has the kernel
 
 
-def has_kernel(dtype: jnp.dtype, head_width: int) -> bool:
+def takes(dtype: jnp.dtype, head_width: int) -> bool:
   """Whether cuDNN's flash attention takes these, in forward and backward pass."""
-  if jax.default_backend() != "gpu" or dtype not in _HALVES:
+  return dtype in _HALVES and head_width % 8 == 0 and head_width <= 128
+
+
+def has_kernel(dtype: jnp.dtype, head_width: int) -> bool:
+  """Whether this machine's devices have it as well."""
+  if jax.default_backend() != "gpu" or not takes(dtype, head_width):
     return False
   capability = getattr(jax.local_devices()[0], "compute_capability", "0.0")  # AMD's have none
-  recent = tuple(int(part) for part in capability.split(".")) >= _AMPERE
-  return recent and head_width % 8 == 0 and head_width <= 128
+  return tuple(int(part) for part in capability.split(".")) >= _AMPERE
 
 
 def fused(

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from rtune import config as configs
 from rtune.models.conv_encoder import ConvEncoder
 from rtune.models.encoder_decoder import EncoderDecoder
 
@@ -73,6 +74,13 @@ class Sizes(NamedTuple):
   def itemsize(self) -> int:
     """Bytes of a number in activations, caches and the weights of a product."""
     return jnp.dtype(self.model.decoder.dtype).itemsize
+
+
+def answers(settings: configs.Imitate | configs.Reward) -> int:
+  """For each image in a step of a phase: what is drawn, or else the truth, and mistakes with it."""
+  if isinstance(settings, configs.Imitate):
+    return 2 if settings.mistakes.fn else 1
+  return settings.num_samples
 
 
 def floor(work: Work, machine: Machine) -> Floor:

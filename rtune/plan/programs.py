@@ -18,6 +18,7 @@ from rtune.config.names import build_part
 from rtune.devices import sharding
 from rtune.errors import DataError, UsageError
 from rtune.models.encoder_decoder import EncoderDecoder, build
+from rtune.plan import counts, memory
 from rtune.plan.counts import Sizes
 from rtune.policies.policy import Policy
 from rtune.policies.space import Tokens
@@ -104,12 +105,9 @@ def _task(config: configs.Config, num_classes: int) -> Task:
 def sizes_of(blueprint: Blueprint, phase: str, devices: int) -> Sizes:
   """What one device has to do in a step of a phase."""
   setting = getattr(blueprint.config, phase)
-  if hasattr(setting, "num_samples"):
-    samples = setting.num_samples
-  else:
-    samples = 2 if setting.mistakes.fn else 1  # the truth, and mistakes to learn from
   share = setting.batch_size // devices
-  return Sizes(blueprint.model, blueprint.image_size, blueprint.length, share, samples)
+  model, size, length = blueprint.model, blueprint.image_size, blueprint.length
+  return Sizes(model, size, length, share, counts.answers(setting))
 
 
 def compile_phase(blueprint: Blueprint, phase: str, mesh: Mesh) -> Iterator[Program]:
@@ -159,10 +157,7 @@ def _placed(shape: jax.ShapeDtypeStruct, where: Any) -> jax.ShapeDtypeStruct:
 
 
 def _program(name: str, compiled: Any) -> Program:
-  stats = compiled.memory_analysis()
-  memory = stats.argument_size_in_bytes + stats.output_size_in_bytes + stats.temp_size_in_bytes
-  memory += stats.generated_code_size_in_bytes - stats.alias_size_in_bytes
-  return Program(name, memory, *collectives(compiled.as_text()))
+  return Program(name, memory.of_program(compiled), *collectives(compiled.as_text()))
 
 
 _COLLECTIVE = re.compile(

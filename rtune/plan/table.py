@@ -8,7 +8,6 @@ from rtune.display import console
 from rtune.errors import UsageError
 from rtune.plan import counts, memory, programs
 from rtune.plan.chips import Topology
-from rtune.plan.counts import Sizes
 
 
 class _Line(NamedTuple):
@@ -76,22 +75,14 @@ def _lines(blueprint, phase, topology, compiled) -> list[_Line]:
     return [
       _Line(x.name, x.memory, work[x.name], x.collectives, x.collective_bytes) for x in compiled
     ]
-  weights = 4 * _parameters(sizes)
-  moved = 2 * weights if topology.number > 1 else 0.0  # gradients there and back, in float32
+  # Gradients there and back, in float32.
+  moved = 2.0 * 4 * memory.parameters(sizes) if topology.number > 1 else 0.0
   update = _Line(
     "update", _update_memory(blueprint, phase, topology).total, work["update"], 0, moved
   )
   if phase != "reward":
     return [update]
-  caches = 2 * sizes.model.decoder.depth * sizes.model.decoder.width * sizes.itemsize
-  held = weights * (1 + sizes.itemsize / 4)
-  held += caches * sizes.batch * (sizes.memory_tokens + sizes.samples * sizes.length)
-  return [_Line("sample", held, work["sample"], 0, 0.0), update]
-
-
-def _parameters(sizes: Sizes) -> int:
-  weights = counts.encoder_weights(sizes) + counts.memory_weights(sizes)
-  return weights + counts.token_weights(sizes)
+  return [_Line("sample", memory.sampling_memory(sizes), work["sample"], 0, 0.0), update]
 
 
 def _update_memory(blueprint, phase: str, topology: Topology, **changes) -> memory.Memory:
@@ -104,6 +95,7 @@ def _update_memory(blueprint, phase: str, topology: Topology, **changes) -> memo
     sizes,
     setting.optim.name,
     remat=changes.get("remat", config.model.remat),
+    kernel=not topology.chip.compiles and memory.takes_kernel(sizes),
     accumulate=changes.get("accumulate", setting.accumulate),
     shards=shards,
   )

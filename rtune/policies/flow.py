@@ -121,7 +121,7 @@ def _policy(network: Flow, temperature: float, block: int, dequantize: bool) -> 
     low = restorer.mirrored(image, max(network.multiple // network.scale, 1))
     sides = (network.scale * side for side in low.shape[1:3])
     shapes = network.shapes(*sides, image.shape[-1])
-    z = tuple(jnp.zeros((len(image), 1, *shape)) for shape in shapes)
+    z = tuple(jnp.zeros((image.shape[0], 1, *shape)) for shape in shapes)
     picture, _ = network.decode(params, network.see(params, low), z)
     return {"image": picture[:, 0, :height, :width]}
 

@@ -27,6 +27,7 @@ def main(args: Sequence[str]) -> int:
   )
   add = parser.add_argument
   add("--workdir", required=True, help="folder of the run")
+  parser.add_weights()
   add("--compare", default="", help="folder of another run, to stand beside it as its control")
   add(
     "--limit",
@@ -45,7 +46,8 @@ def main(args: Sequence[str]) -> int:
 
 def _command(flags: argparse.Namespace, data: Mapping[str, Any]) -> None:
   processes.start()
-  path = write_report(flags.workdir, compare=flags.compare, limit=flags.limit, data=data)
+  given = {"compare": flags.compare, "limit": flags.limit, "weights": flags.weights}
+  path = write_report(flags.workdir, **given, data=data)
   console.say(f"written to {path}")
 
 

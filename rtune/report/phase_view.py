@@ -86,7 +86,9 @@ def _phases(run: Restored, names: Sequence[str], source: Source | None, limit: i
     seen = None
     if source is not None:
       seen = evaluate_phase(run, name, predict, source, metrics, limit)
-    values = {key.removeprefix("val/"): value for key, value in results.get(name, {}).items()}
+    # What a run notes at the end of a phase is of its last weights.
+    noted = results.get(name, {}) if run.weights == "last" else {}
+    values = {key.removeprefix("val/"): value for key, value in noted.items()}
     values = values or (seen.values if seen else {})
     seconds = results.get("seconds", {}).get(name)
     found.append(Phase(name, phase_of(name).label, True, values, seen, seconds))

@@ -22,9 +22,10 @@ from rtune.report.curves import Branch, draw_curves, move, read_branches, second
 from rtune.report.phase_view import Phase
 from rtune.store import run_files
 from rtune.tasks.task import view
-from rtune.training import restore
+from rtune.training import hacking, restore
+from rtune.training.evaluated import TUNING
 from rtune.training.open_data import open_source
-from rtune.training.phases import phase_of, stand_in
+from rtune.training.phases import phase_of, planned, stand_in
 from rtune.training.restore import Restored
 
 FILE = "report.html"
@@ -40,6 +41,7 @@ def write_report(
   compare: str = "",
   limit: int = LIMIT,
   data: Mapping[str, Any] = MappingProxyType({}),
+  weights: str = "last",
 ) -> pathlib.Path:
   """Writes report.html into a workdir, of whatever is there, in this process alone.
 
@@ -48,6 +50,7 @@ def write_report(
     compare: workdir of another run, whose control (or else last) phase is shown beside ours.
     limit: validation images to look at, from the first on; 0 = all.
     data: arguments of the validation data, over those that the run has.
+    weights: "last" or "best" of each phase, of both runs.
 
   Returns:
     The path of the page.
@@ -55,8 +58,8 @@ def write_report(
   Raises:
     UsageError: no workdir, or runs that cannot be compared.
   """
-  run = restore.restore(workdir)
-  other = restore.restore(compare) if compare else None
+  run = restore.restore(workdir, weights)
+  other = restore.restore(compare, weights) if compare else None
   if other is not None:
     _check_comparable(run, other)
   problem = ""
@@ -73,6 +76,7 @@ def write_report(
   body = [
     *_head(run, other, phases, branches),
     page.section("Odd in the data", _found(run, val)),
+    page.section("Is the reward hacked?", _hacked(run)),
     page.section("Results", _results(phases, val, limit, problem)),
     page.section("By pass", _by_pass(phases)),
     page.section("Curves", [page.charts(figures)] if figures else []),
@@ -121,6 +125,7 @@ def _head(
     ("starts from", config.init_from),
     ("code model from", config.codes_init),
     ("compared with", str(other.folder) if other else ""),
+    ("weights", "the best of each phase" if run.weights == "best" else ""),
   ]
   skipped = sum(branch.rows[-1].get("skipped", 0) for branch in branches)
   note = f"{skipped:.0f} updates were not finite and were left out."
@@ -138,6 +143,16 @@ def _found(run: Restored, val: Source | None) -> list[str]:
   now = findings.gather({"data.val": val}) if val is not None else ()
   found = dict.fromkeys((*run_files.read_found(run.folder), *now))
   return [page.paragraph(_cut(text, _LONGEST_FOUND), "note") for text in found]
+
+
+def _hacked(run: Restored) -> list[str]:
+  """What the log says of rewards that rose while what they stand for fell."""
+  numbers, lower, notes = hacking.watched_by(run.config, run.task), view(run.task).lower, []
+  for name, first, last in planned(run.config):
+    if name in TUNING:
+      rows = hacking.evaluations(run.config, run.folder, first, last)
+      notes += [f"{name} {one}." for one in hacking.found(rows, numbers, lower)]
+  return [page.paragraph(note, "note") for note in notes]
 
 
 def _phase_table(config: configs.Config, phases: Sequence[Phase]) -> str:

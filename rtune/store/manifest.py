@@ -25,11 +25,30 @@ def write(folder: pathlib.Path) -> None:
 
 def add(file: pathlib.Path) -> None:
   """Lists one file in the manifest of its own folder, beside those that are there."""
-  folder, files = file.parent, {}
+  _write_listed(file, {file.name: (file.stat().st_size, _sha256(file))})
+
+
+def drop(file: pathlib.Path) -> None:
+  """Takes one file out of the manifest of its own folder."""
+  _write_listed(file, {})
+
+
+def lists(file: pathlib.Path) -> bool:
+  """Whether the manifest of its own folder lists a file."""
+  return file.name in _listed(file)
+
+
+def _write_listed(file: pathlib.Path, entry: dict[str, tuple[int, str]]) -> None:
+  files = {name: found for name, found in _listed(file).items() if name != file.name} | entry
+  text = json.dumps({"schema": SCHEMA, "files": dict(sorted(files.items()))})
+  write_whole(file.parent / FILE, text)
+
+
+def _listed(file: pathlib.Path) -> dict[str, tuple[int, str]]:
+  """What the manifest beside a file lists; {} where there is none that can be read."""
   with contextlib.suppress(*_DAMAGED):
-    files = _read(folder / FILE)[1]
-  files[file.name] = (file.stat().st_size, _sha256(file))
-  write_whole(folder / FILE, json.dumps({"schema": SCHEMA, "files": dict(sorted(files.items()))}))
+    return _read(file.parent / FILE)[1]
+  return {}
 
 
 def altered(file: pathlib.Path) -> str | None:

@@ -3,8 +3,8 @@
 config.json    the resolved config; with it a run is resumed, evaluated and described
 results.json   {"mle": {"val/AR": ...}, "reward": {...}, "seconds": {"mle": ...}}
 data_warnings.json  what was odd about the data when the run began
-weights/       <phase>.safetensors, the parameters at the end of each phase, and manifest.json with
-               their sizes and SHA-256
+weights/       <phase>.safetensors, the parameters at the end of each phase, <phase>_best_<step>,
+               its best, and manifest.json with their sizes and SHA-256
 """
 
 import csv
@@ -31,10 +31,10 @@ FOUND = "data_warnings.json"
 # Changing these leaves every number of a run as it was.
 HARMLESS = (
   *("log_every", "eval_every", "eval_examples", "eval_beam", "tensorboard", "report"),
-  "max_bad_steps",
+  *("max_bad_steps", "reward.watched"),
   *("checkpoints.every", "checkpoints.keep_last", "checkpoints.keep_every"),
   "checkpoints.on_error",
-  *("data.threads", "data.prefetch", "data.cache_mb"),
+  *("data.threads", "data.prefetch", "data.cache_mb", "data.timeout_s"),
 )
 # Changing these makes weights of another shape or meaning.
 _SHAPES = ("task", "policy", "model")

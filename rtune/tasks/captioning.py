@@ -29,11 +29,12 @@ from rtune.policies.policy import Scored
 from rtune.policies.space import Ending, Tokens
 from rtune.policies.tokens import alive
 from rtune.predictions.captions import Caption, References
-from rtune.tasks.task import Knowledge, View
-from rtune.text.corpus import UNKNOWN_ID, Corpus, build_corpus, load_corpus
+from rtune.tasks.task import Knowledge, Served, View
+from rtune.text.corpus import FIRST_WORD_ID, UNKNOWN_ID, Corpus, build_corpus, load_corpus
 from rtune.text.sentence_pieces import SentencePieces, load_pieces
 
 ENDING = Ending(token=0)
+_READ = "tokens up to the first 0 are words[token], or, minus 1, ids of the SentencePiece model"
 _CHECKED = 1000  # images whose captions are compared with a corpus of others
 _CORPUS, _PIECES = "corpus.npz", "sentence_piece.model"  # in a workdir
 
@@ -195,15 +196,22 @@ class Captioning:
       draw=_draw,
       text=_text,
       headline=("CIDEr", "CIDEr_beam", "BLEU4", "ROUGE_L", "length", "repeated", "vocabulary"),
+      watched=("CIDEr", "BLEU4", "ROUGE_L"),
       annotated=_annotated,
       unlabeled=_unlabeled,
       source=CocoCaptions,
       metrics=("rtune.metrics.text:caption_metric",),
+      served=self._served(),
     )
 
   @property
   def knowledge(self) -> Knowledge:
     return Knowledge(self._bind, self._knows, self._save, self._load)
+
+  def _served(self) -> Served:
+    words = () if self.pieces or self.known is None else self.known.words
+    names = {"words": (*("",) * FIRST_WORD_ID, *words)} if words else {}
+    return Served("fit", (self.image_size,) * 2, _READ, names)
 
   def _record(self, prediction: Caption, features, raw: Example) -> dict[str, object]:
     caption = self._vocabulary.decode(np.asarray(prediction.tokens).tolist())

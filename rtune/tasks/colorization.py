@@ -34,7 +34,9 @@ from rtune.predictions import lab
 from rtune.predictions.patches import patches, unpatch
 from rtune.predictions.pixels import Pixels
 from rtune.tasks import coded
-from rtune.tasks.task import View
+from rtune.tasks.task import Served, View
+
+_READ = "rgb is the picture in color, as large as the canvas, values in 0..1"
 
 _KINDS = ("lightness", "luma")
 
@@ -126,6 +128,7 @@ class Colorization:
       given=lambda image: lab.gray(image, self.gray),
       source=Photographs,
       metrics=("rtune.metrics.pixels:coloring",),
+      served=Served("stretch", (self.image_size,) * 2, _READ, gray=self.gray),
     )
 
   def _draw(self, image: np.ndarray, record) -> np.ndarray:

@@ -27,11 +27,16 @@ from rtune.policies.policy import Scored
 from rtune.policies.space import Ending, Tokens
 from rtune.policies.tokens import alive
 from rtune.predictions.boxes import Boxes
-from rtune.tasks.task import Knowledge, View
+from rtune.tasks.task import Knowledge, Served, View
 
 FIELDS = 6  # tokens of a box
 CLASS = 4  # which of them is its class
 CONFIDENCES = 3  # tokens 0 (nothing), 1 (a box that is off) and 2 (a box that fits)
+_READ = (
+  "boxes[i] = (y0, x0, y1, x1) as fractions of the canvas, of class labels[i] with scores[i] where "
+  "present[i]; times the canvas and over the zoom of the resize they are pixels of the image, "
+  "to be clipped to it"
+)
 ENDING = Ending(token=0, stride=FIELDS)
 
 
@@ -191,10 +196,12 @@ class Detection:
       record=self._record,
       draw=self._draw,
       headline=("AR", "AP", "AP50", "boxes", "score_iou"),
+      watched=("AR", "AP"),
       annotated=self._annotated,
       unlabeled=_unlabeled,
       source=CocoDetection,
       metrics=("rtune.metrics.boxes:coco_boxes",),
+      served=Served("fit", (self.image_size,) * 2, _READ, {"classes": self.classes}),
     )
 
   @property

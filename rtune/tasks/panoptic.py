@@ -43,7 +43,12 @@ from rtune.predictions.segments import (
   segments_of,
 )
 from rtune.tasks import coded
-from rtune.tasks.task import Knowledge, View
+from rtune.tasks.task import Knowledge, Served, View
+
+_READ = (
+  "ids[y, x] is the segment of each pixel of the canvas; segment i is of class labels[i] where "
+  "present[i], else its pixels are void"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,6 +191,7 @@ class Panoptic:
       unlabeled=_unlabeled,
       source=CocoPanoptic,
       metrics=("rtune.metrics.segments:panoptic",),
+      served=self._served(),
     )
 
   @property
@@ -200,6 +206,10 @@ class Panoptic:
     rows = ((count > 0) & np.asarray(prediction.present)).nonzero()[0]
     labels = np.asarray(prediction.labels)[rows]
     return {"image_id": raw["image_id"], "segments": numbered(slots_HW, rows), "labels": labels}
+
+  def _served(self) -> Served:
+    resize, size = "stretch" if self.stretch else "fit", (self.image_size,) * 2
+    return Served(resize, size, _READ, {"classes": self.classes})
 
   def _draw(self, image: np.ndarray, record) -> np.ndarray:
     from rtune.display.draw_segments import draw_segments

@@ -29,7 +29,9 @@ from rtune.errors import UsageError
 from rtune.policies.policy import Scored
 from rtune.policies.space import Image
 from rtune.predictions.images import LUMA, Original, Passes, Picture, as_bytes
-from rtune.tasks.task import Knowledge, View
+from rtune.tasks.task import Knowledge, Served, View
+
+_READ = "image is the restored picture, values in 0..1, which may lie a little beyond"
 
 _MULTIPLE = 16  # sides of canvases are multiples of it, as networks that halve pictures want it
 _WHITE = np.float32(255)
@@ -159,10 +161,13 @@ class Restoration:
       record=self._record,
       draw=_draw,
       headline=("PSNR", "SSIM", *_BY_PASS),
+      watched=("PSNR", "SSIM"),
+      lower=("GMSD", "LPIPS"),
       annotated=_annotated,
       unlabeled=self._unlabeled,
       source=self._open,
       own_size=True,
+      served=Served("none", (0, 0), _READ),
       metrics=("rtune.metrics.pictures:restoring",),
     )
 

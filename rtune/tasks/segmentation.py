@@ -23,7 +23,12 @@ from rtune.errors import UsageError
 from rtune.policies.policy import Scored
 from rtune.policies.space import Labels
 from rtune.predictions.labels import IGNORE, LabelMap
-from rtune.tasks.task import Knowledge, View
+from rtune.tasks.task import Knowledge, Served, View
+
+_READ = (
+  "labels[y, x] is the class of each pixel of the canvas; scaled by nearest neighbor they are of "
+  "the image"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,10 +101,12 @@ class Segmentation:
       record=_record,
       draw=self._draw,
       headline=("mIoU", "mAcc", "aAcc"),
+      watched=("mIoU", "aAcc"),
       annotated=_annotated,
       unlabeled=_unlabeled,
       source=CocoLabels,
       metrics=("rtune.metrics.labels:segmentation",),
+      served=Served("fit", self.eval_size or self.image_size, _READ, {"classes": self.classes}),
     )
 
   @property

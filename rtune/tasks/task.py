@@ -7,11 +7,13 @@ writes nothing about them.
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from rtune.data.augment import GRAY
 from rtune.data.source import Example, Source
 from rtune.policies.policy import Actions, Inputs, Scored
 from rtune.policies.space import Space
@@ -79,6 +81,26 @@ def _unlabeled(image: np.ndarray, image_id: int) -> Example:
   return {"image": image, "image_id": image_id}
 
 
+class Served(NamedTuple):
+  """How a program without rtune feeds an exported model and reads its answers.
+
+  Attributes:
+    resize: "fit" (aspect kept, at the upper left of the canvas), "stretch", or "none".
+    size: height and width of the canvas in pixels.
+    read: what the outputs mean.
+    names: what outputs count from 0, such as {"classes": ...}.
+    fill: value of the canvas where there is no image.
+    gray: what the model is given in place of colors: "", "lightness" (of CIE Lab) or "luma".
+  """
+
+  resize: str
+  size: tuple[int, int]
+  read: str
+  names: Mapping[str, Sequence[str]] = MappingProxyType({})
+  fill: int = GRAY
+  gray: str = ""
+
+
 class View(NamedTuple):
   """How people see a task's answers. All of it runs on the host, for one image.
 
@@ -87,6 +109,9 @@ class View(NamedTuple):
     draw: (image [H, W, 3], record) -> picture [H, W, 3] of the record on its image.
     text: record -> its words, one line each, for the report; () where its picture says it all.
     headline: the numbers of the metrics that matter most, for tables, tiles and curves; (): all.
+      By the first of them the best weights of a phase are kept.
+    lower: numbers of which less is better.
+    watched: numbers that must not fall while the reward rises; (): the first of `headline`.
     annotated: raw example -> its truth as a record, to be drawn beside predictions.
     unlabeled: (image, image id) -> an example as `Task.example` wants it, of an image that nobody
       has annotated.
@@ -95,18 +120,22 @@ class View(NamedTuple):
       gets those arguments of the run's data that it has a parameter for.
     metrics: names of the metrics that a task is judged by unless the config names others.
     own_size: whether images are evaluated each in its own size: those of a user come one by one.
+    served: how an exported model is fed and read.
   """
 
   record: Callable[[Any, Features, Example], Record] = _record
   draw: Callable[[np.ndarray, Record], np.ndarray] = _draw
   text: Callable[[Record], tuple[str, ...]] = _no_text
   headline: tuple[str, ...] = ()
+  lower: tuple[str, ...] = ()
+  watched: tuple[str, ...] = ()
   annotated: Callable[[Example], Record] = _annotated
   unlabeled: Callable[[np.ndarray, int], Example] = _unlabeled
   given: Callable[[np.ndarray], np.ndarray] | None = None
   source: Callable[..., Source] | None = None
   metrics: tuple[str, ...] = ()
   own_size: bool = False
+  served: Served | None = None
 
 
 def _knows_nothing(names: Collection[str]) -> Mapping[str, Any]:

@@ -22,8 +22,10 @@ from PIL import Image
 from rtune import config as configs
 from rtune.config.names import build_part
 from rtune.data.mixed import Chosen, Mixed
+from rtune.data.reader import Reader
 from rtune.data.recolor import Recolored, colors_of
 from rtune.data.source import Example, Source
+from rtune.data.unreadable import Unreadable, left_out
 from rtune.devices import processes
 from rtune.display import console
 from rtune.errors import UsageError
@@ -62,6 +64,7 @@ def spans(
   if not adapt.by:
     yield Span(done, settings.steps, setup.train)
     return
+  left = left_out(setup.config.data, "data.target", setup.target, folder)
   folder = folder / "labels" / phase
   rounds = adapt.rounds if adapt.by == "model" else 1
   for number in range(rounds):
@@ -69,9 +72,9 @@ def spans(
     if done >= last:
       continue
     if adapt.by == "model":
-      own = _self_labeled(setup, adapt, folder / f"round_{number + 1}", params, phase)
+      own = _self_labeled(setup, adapt, folder / f"round_{number + 1}", params, phase, left)
     else:
-      own = _labeled_by_people(setup, adapt, folder, params, phase)
+      own = _labeled_by_people(setup, adapt, folder, params, phase, left)
     source = Mixed(setup.train, own, adapt.mix) if adapt.mix > 0 else own
     yield Span(max(done, first), last, source)
 
@@ -81,15 +84,18 @@ class SelfLabeled:
 
   def __init__(self, images: Source, folder: pathlib.Path, least_C: np.ndarray):
     self._images, self._folder, self._least_C = images, folder, least_C
+    # Those that could not be read have none.
+    self._places = sorted(int(path.name.split("_")[0]) for path in folder.glob("*_labels.png"))
 
   def __len__(self) -> int:
-    return len(self._images)
+    return len(self._places)
 
   def __getitem__(self, index: int) -> Example:
-    labels, levels = read_labels(self._folder, index)
+    place = self._places[index]
+    labels, levels = read_labels(self._folder, place)
     sure = levels >= self._least_C[labels]
     label_map = np.where(sure, labels, IGNORE).astype(np.int16)
-    return {**self._images[index], "label_map": label_map}
+    return {**self._images[place], "label_map": label_map}
 
 
 def write_labels(folder: pathlib.Path, found: Labeled) -> None:
@@ -109,15 +115,20 @@ def read_labels(folder: pathlib.Path, index: int) -> tuple[np.ndarray, np.ndarra
 
 
 def _self_labeled(
-  setup: Setup, adapt: configs.Adapt, folder: pathlib.Path, params: Callable[[], Any], phase: str
+  setup: Setup,
+  adapt: configs.Adapt,
+  folder: pathlib.Path,
+  params: Callable[[], Any],
+  phase: str,
+  left: Unreadable | None,
 ) -> Source:
   """The target's images with the model's own labels, made and written unless they are there."""
   path = folder / SUMMARY
   if not path.is_file():
     folder.mkdir(parents=True, exist_ok=True)
     counts_KCL = np.zeros((3, len(setup.task.classes), certainty.LEVELS), np.int64)
-    seen = Recolored(setup.target, colors_of(setup.train)) if adapt.recolor else setup.target
-    for found in label(setup, params(), seen, f"{phase}: labels"):
+    seen = _recolored(setup, left) if adapt.recolor else setup.target
+    for found in label(setup, params(), seen, f"{phase}: labels", left):
       write_labels(folder, found)
       counts_KCL += _counts(found, counts_KCL.shape[1])
     counts_KCL = sum(processes.gather_objects([counts_KCL]))
@@ -133,6 +144,12 @@ def _self_labeled(
   )
   least_C = np.array([summary["levels"][name] for name in setup.task.classes])
   return SelfLabeled(setup.target, folder, least_C)
+
+
+def _recolored(setup: Setup, left: Unreadable | None) -> Source:
+  """The target in the colors of the training data."""
+  own = left_out(setup.config.data, "the training data", setup.train)
+  return Recolored(setup.target, colors_of(setup.train, unreadable=own), left)
 
 
 def _counts(found: Labeled, classes: int) -> np.ndarray:
@@ -167,7 +184,12 @@ def _summary(
 
 
 def _labeled_by_people(
-  setup: Setup, adapt: configs.Adapt, folder: pathlib.Path, params: Callable[[], Any], phase: str
+  setup: Setup,
+  adapt: configs.Adapt,
+  folder: pathlib.Path,
+  params: Callable[[], Any],
+  phase: str,
+  left: Unreadable | None,
 ) -> Source:
   """The images that were chosen, with labels that a person has given.
 
@@ -175,39 +197,47 @@ def _labeled_by_people(
   """
   path = folder / CHOSEN
   if not path.is_file():
-    _choose(setup, adapt, path, params, phase)
+    _choose(setup, adapt, path, params, phase, left)
   chosen = [int(line.split("\t")[0]) for line in path.read_text().splitlines()[1:]]
   if adapt.labels.fn:
     return build_part(adapt.labels, f"{phase}.adapt.labels")
-  own = Chosen(setup.target, chosen)
-  bare = [number for number in range(len(own)) if (own[number]["label_map"] == IGNORE).all()]
+  # What cannot be read any more is left to training, which leaves it out as well.
+  reader = Reader(setup.target, lambda raw, rng: raw, left)
+  read = (found for found in map(reader.read, chosen) if found is not None)
+  bare = [found.index for found in read if (found.raw["label_map"] == IGNORE).all()]
   if bare:
     raise UsageError(
       f"{path} lists {len(chosen)} images to label, and {len(bare)} of them have no label. Label "
       f"them, name the source of their masks in config.{phase}.adapt.labels, and start the same "
       "command with --allow_config_change."
     )
-  return own
+  return Chosen(setup.target, chosen)
 
 
 def _choose(
-  setup: Setup, adapt: configs.Adapt, path: pathlib.Path, params: Callable[[], Any], phase: str
+  setup: Setup,
+  adapt: configs.Adapt,
+  path: pathlib.Path,
+  params: Callable[[], Any],
+  phase: str,
+  left: Unreadable | None,
 ) -> None:
   """Writes the list of images to label: place in the source, name or id, scores."""
   classes = len(setup.task.classes)
   looked = [
     (found.index, choosing.look(found.labels, found.entropy, classes))
-    for found in label(setup, params(), setup.target, f"{phase}: images to label")
+    for found in label(setup, params(), setup.target, f"{phase}: images to label", left)
   ]
   looked = sorted(processes.gather_objects(looked), key=lambda pair: pair[0])
   images = [image for _, image in looked]
   rng = np.random.default_rng(setup.config.seed)
-  chosen = choosing.named(adapt.choose)(images, adapt.budget, rng)
+  budget = min(adapt.budget, len(images))  # fewer than the target has where some are left out
+  chosen = choosing.named(adapt.choose)(images, budget, rng)
   names = getattr(setup.target, "names", None)
   lines = ["place\tname\tentropy\timpurity"]
-  for place in chosen:
+  for place, image in (looked[number] for number in chosen):
     name = names[place] if names else setup.target[place]["image_id"]
-    lines.append(f"{place}\t{name}\t{images[place].entropy:.4f}\t{images[place].impurity:.4f}")
+    lines.append(f"{place}\t{name}\t{image.entropy:.4f}\t{image.impurity:.4f}")
   if jax.process_index() == 0:
     run_files.write_whole(path, "\n".join(lines) + "\n")
   processes.barrier(f"images chosen in {phase}")

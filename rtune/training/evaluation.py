@@ -6,7 +6,6 @@ Dimension key:
 
 import functools
 import math
-import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ from rtune import config as configs
 from rtune.config import trust
 from rtune.data import loader
 from rtune.data.source import Example, Source
-from rtune.data.unreadable import Unreadable
+from rtune.data.unreadable import Unreadable, left_out
 from rtune.devices import processes, sharding
 from rtune.display import console
 from rtune.display.progress import Progress
@@ -40,6 +39,7 @@ class Judged(NamedTuple):
     truth: the example without its image.
     reward: NaN where it could not be computed or was not asked for.
     numbers: what the policy says of the truth, such as the bits it takes.
+    prediction: of the task's type.
   """
 
   index: int
@@ -47,6 +47,7 @@ class Judged(NamedTuple):
   truth: Example
   reward: float
   numbers: Mapping[str, float] = {}
+  prediction: Any = None
 
 
 class Judging(NamedTuple):
@@ -144,7 +145,7 @@ def judge(
         features = {name: value[row] for name, value in batch.features.items()}
         numbers = {name: float(values[row]) for name, values in described.items()}
         shown = record(one, features, truth)
-        yield Judged(int(batch.indices[row]), shown, truth, rewards[row], numbers)
+        yield Judged(int(batch.indices[row]), shown, truth, rewards[row], numbers, one)
       progress.update(min(total, int(batch.indices[-1]) + 1))
 
 
@@ -170,6 +171,7 @@ def batches(
     process_count=len(sharing),
     alone=alone,
     unreadable=unreadable,
+    timeout_s=data.timeout_s,
   )
   try:
     for batch in on_host:
@@ -187,6 +189,7 @@ class Evaluation(NamedTuple):
     judged: each image's outcome, without its truth.
     states: of the metrics, for `Metric.results`.
     confusion: which classes were taken for which; None where no metric says it.
+    metrics: that were computed.
   """
 
   phase: str
@@ -195,15 +198,7 @@ class Evaluation(NamedTuple):
   judged: list[Judged]
   states: list[list]
   confusion: Confusion | None = None
-
-
-def left_out(
-  data: configs.Data, name: str, source: Source, folder: pathlib.Path | None = None
-) -> Unreadable | None:
-  """What takes the examples of a source that cannot be read; None where they are errors."""
-  if data.on_error != "skip":
-    return None
-  return Unreadable(name, len(source), data.skip_at_most, data.skip_share, folder)
+  metrics: Sequence[Metric] = ()
 
 
 def judging_of(run: Restored, metrics: Sequence[Metric]) -> Judging:
@@ -254,7 +249,8 @@ def evaluate_phase(
   )
   for one in judge(judging, params, predict(phase_of(phase)), source, num_examples):
     states = _updated(metrics, states, one)
-    judged.append(one._replace(truth={}))  # maps of thousands of images would fill the memory
+    # Maps of thousands of images would fill the memory.
+    judged.append(one._replace(truth={}, prediction=None))
   values = compute(metrics, states) | _means([one.numbers for one in judged])
   if judging.scoring is not None:
     values["reward"] = mean_reward([one.reward for one in judged])
@@ -263,4 +259,4 @@ def evaluate_phase(
   for metric, state in both:
     by_class |= metric.details(state) if metric.details else {}
   confusion = next((metric.confusion(state) for metric, state in both if metric.confusion), None)
-  return Evaluation(phase, values, by_class, judged, states, confusion)
+  return Evaluation(phase, values, by_class, judged, states, confusion, metrics)

@@ -10,9 +10,9 @@ import jax
 
 from rtune.data import loader
 from rtune.data.cached import source_name
+from rtune.data.unreadable import left_out
 from rtune.errors import DataError
 from rtune.training import adapt
-from rtune.training.evaluation import left_out
 from rtune.training.phases import Phase
 from rtune.training.setup import Setup
 
@@ -53,6 +53,7 @@ class Feed:
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         unreadable=left_out(data, "the training data", span.source, self._folder),
+        timeout_s=data.timeout_s,
       )
       with contextlib.closing(batches):
         yield from itertools.islice(batches, span.last - span.first)

@@ -69,8 +69,8 @@ class HostReward:
   def __call__(self, predictions: Any, truths: Any) -> dict[str, np.ndarray]:
     """Trees of numpy arrays [B, S, ...] and [B, ...] -> parts [B, S], and credit [B, S, T].
 
-    NaN where there is none. The parts are those of the first call that gave any: others would make
-    another program of the update each time, and another one in each process.
+    NaN where there is none. The parts are those of the first call that gave any; others are a
+    UsageError, since they would compile the update anew each time, and differ between processes.
     """
     batch, samples = jax.tree.leaves(predictions)[0].shape[:2]
     pairs = [(b, s) for b in range(batch) for s in range(samples)]
@@ -99,7 +99,7 @@ class HostReward:
     return table
 
   def _settle_parts(self, rows: Sequence[Mapping[str, np.ndarray]]) -> None:
-    """What parts there are is settled once, by all processes; later ones are left out and said."""
+    """What parts there are is settled once, by all processes; UsageError for others later."""
     mine = {key: value.shape for row in rows for key, value in row.items()}
     if not self._shapes:
       for shapes in self._gather([mine]):
@@ -109,12 +109,12 @@ class HostReward:
     for row in rows:
       for key, value in row.items():
         if key not in self._shapes:
-          console.warn_once(
-            f"{self._name} {key}",
-            f"{self._name} has begun to return the part {key!r}; the parts of its first results "
-            f"({', '.join(self._shapes)}) are logged, others are not.",
+          raise UsageError(
+            f"{self._name} returned a part {key!r} that its first results did not have (they had "
+            f"{', '.join(self._shapes)}); return the same names each time, None where there is "
+            "nothing to say."
           )
-        elif value.shape != self._shapes[key]:
+        if value.shape != self._shapes[key]:
           raise UsageError(
             f"{self._name} returned {key!r} of shape {value.shape} after {self._shapes[key]}; give "
             "as many numbers each time."

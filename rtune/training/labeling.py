@@ -15,6 +15,7 @@ from jaxtyping import Float, Int16, UInt8, UInt16
 
 from rtune.data import augment
 from rtune.data.source import Example, Source
+from rtune.data.unreadable import Unreadable
 from rtune.devices import sharding
 from rtune.display.progress import Progress
 from rtune.predictions import certainty
@@ -58,8 +59,13 @@ class Unlabeled:
     return {**self._unlabeled(raw["image"], raw["image_id"]), "truth": raw.get("label_map")}
 
 
-def label(setup: Setup, params: Any, source: Source, title: str) -> Iterator[Labeled]:
-  """Labels images one by one, in their order; of several processes each labels its own."""
+def label(
+  setup: Setup, params: Any, source: Source, title: str, unreadable: Unreadable | None = None
+) -> Iterator[Labeled]:
+  """Labels images one by one, in their order; of several processes each labels its own.
+
+  Images that cannot be read have no label where `unreadable` takes them.
+  """
   task, policy = setup.task, setup.policy
   params = sharding.gather(params, setup.mesh)
 
@@ -73,7 +79,8 @@ def label(setup: Setup, params: Any, source: Source, title: str) -> Iterator[Lab
     return labels_BHW, *(x.reshape(labels_BHW.shape) for x in by_pixel)
 
   with Progress(len(source), title, "image", images_per_unit=1) as progress:
-    for batch, inputs in batches(setup.config.data, task, setup.mesh, Unlabeled(source, task), 0):
+    given = setup.config.data, task, setup.mesh, Unlabeled(source, task), 0, unreadable
+    for batch, inputs in batches(*given):
       found = jax.tree.map(sharding.local_rows, look(setup.frozen, params, inputs))
       for row, truth in enumerate(batch.truths):
         content = batch.features["content"][row]

@@ -3,7 +3,7 @@
 import contextlib
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -17,24 +17,21 @@ from rtune.disk import refusals
 from rtune.display import console
 from rtune.display.logs import TIME, Clock, MetricLog
 from rtune.display.progress import Progress
-from rtune.errors import RewardError
 from rtune.store import manifest, reading, run_files, weights, workdir
 from rtune.store.checkpoint import Checkpoints
 from rtune.tasks.task import knowledge
-from rtune.training import code_weights, memory, resume, start, tables, trial
-from rtune.training.evaluation import Judging, evaluate, left_out, scoring_of
+from rtune.training import code_weights, evaluated, memory, resume, start, tables, trial
+from rtune.training.evaluated import Evaluated
 from rtune.training.feeding import Feed
 from rtune.training.leaving import Leaving
+from rtune.training.measuring import measuring
 from rtune.training.optim import Schedule
 from rtune.training.phases import Assembled, Phase, assemble, phase_of, planned, stand_in
-from rtune.training.predicting import truth_described
-from rtune.training.setup import Setup, metrics_of, prepare
+from rtune.training.setup import Setup, prepare
 from rtune.training.signs import Signs
 from rtune.training.stopping import StopRequest, on_signals
 from rtune.training.update import Metrics, State
 from rtune.training.watch import Watch
-
-_DATA = {"val": "the validation data"}  # what messages call it
 
 
 class Run(NamedTuple):
@@ -93,7 +90,7 @@ def train(
         process_index=jax.process_index(),
         tensorboard=config.tensorboard,
       )
-      with recording as log, peers.told(), memory.told(config):
+      with recording as log, peers.told(), memory.told(setup):
         _run_phases(Run(setup, path, saves, log, stop, Clock()))
   return run_files.read_results(path)
 
@@ -130,9 +127,10 @@ def _run_phase(this: Run, phase: Phase, offset: int) -> None:
   config, name = this.setup.config, phase.name
   settings = getattr(config, name)
   made, state = _assemble(this, phase)
-  measure = _make_evaluation(this, phase)
+  measure = measuring(this.setup, this.folder, this.clock, phase)
   state, seconds = _resume(this, name, state)
   first, begun = int(state.step), time.monotonic() - seconds
+  seen = evaluated.opened(config, this.setup.task, this.folder, phase, offset, offset + first)
   feed = Feed(this.setup, phase, this.folder, first, lambda: _labeling(state))
   batches = feed.batches()
   console.stage(f"{name}: steps {first} to {settings.steps}; the first one compiles")
@@ -142,15 +140,11 @@ def _run_phase(this: Run, phase: Phase, offset: int) -> None:
   leaving = Leaving(this.stop, this.saves, name, offset, begun)
   with contextlib.closing(batches), progress:
     this.clock.take()
-    for done in range(first + 1, settings.steps + 1):
+    for done in range(first + 1, first + 1 if seen.best.settled else settings.steps + 1):
       with this.clock("data"):
         batch = sharding.put_batch(this.setup.mesh, next(batches))
-      with this.clock("update"):
-        try:
-          state, metrics = made.programs.step(state, batch)
-        except RewardError:
-          leaving.before_step(done, state)
-          raise
+      with this.clock("update"), leaving.with_state_before(done, state):
+        state, metrics = made.programs.step(state, batch)
         watch.look(offset + done, metrics)
       shown = None
       if done % config.log_every == 0 or done == settings.steps:
@@ -158,20 +152,25 @@ def _run_phase(this: Run, phase: Phase, offset: int) -> None:
         this.log.write(offset + done, values)
         signs.look(offset + done, values)
         shown = {key: values[key] for key in ("loss", "reward/mean") if key in values}
-      if done == settings.steps:
-        watch.settle()
       progress.update(done, shown)
       if config.eval_every and done % config.eval_every == 0 and done < settings.steps:
-        this.log.write(offset + done, measure(state.params, config.eval_examples))
+        values = measure(state.params, config.eval_examples)
+        this.log.write(offset + done, values)
+        seen.look(offset + done, values, state.params)
       stopped = done % config.log_every == 0 or jax.process_count() == 1
       stopped = stopped and leaving.agreed()
-      if stopped or done % config.checkpoints.every == 0 or done == settings.steps:
+      ends = seen.best.settled or done == settings.steps
+      if ends:
+        watch.settle()
+      if stopped or done % config.checkpoints.every == 0 or ends:
         leaving.save(done, state)
       if stopped:
         this.saves.settle()
         raise this.stop.preempted(f"{name} step {done} of {settings.steps} is saved")
       this.saves.check_errors()
-  _finish_phase(this, phase, leaving, state.params, measure)
+      if ends:
+        break
+  _finish_phase(this, phase, leaving, state, measure, seen)
 
 
 def _labeling(state: State) -> Any:
@@ -189,40 +188,6 @@ def _assemble(this: Run, phase: Phase) -> tuple[Assembled, State]:
     phase, setup.config, setup.task, setup.policy, setup.frozen, setup.mesh, params, this.clock
   )
   return made, made.init(params)
-
-
-def _make_evaluation(this: Run, phase: Phase, effort: int = 1):
-  """(params, number of examples) -> {"val/...": value} and so on for each split.
-
-  With more effort names end in what the policy calls it, such as "val/..._beam".
-  """
-  setup = this.setup
-  suffix = f"_{setup.policy.search}" if effort > 1 else ""
-  predict = phase.predict(setup.task, setup.policy, effort)
-  judging = Judging(
-    setup.task,
-    setup.frozen,
-    setup.config.data,
-    setup.mesh,
-    metrics_of(setup.config, setup.task),
-    scoring_of(setup.config, setup.task, setup.mesh),
-    truth_described(setup.task, setup.policy) if phase.learns.answers else None,
-  )
-
-  def measure(
-    params, num_examples: int = 0, between: Callable[[], None] = lambda: None
-  ) -> dict[str, float]:
-    values = {}
-    own = judging._replace(frozen=phase.learns.frozen(setup.frozen, params))
-    with this.clock("eval"):
-      for name, source in {"val": setup.val, **setup.splits}.items():
-        given = setup.config.data, _DATA.get(name, f"data.splits.{name}"), source, this.folder
-        own = own._replace(unreadable=left_out(*given))
-        found = evaluate(own, params, predict, source, num_examples, between)
-        values |= {f"{name}/{key}{suffix}": value for key, value in found.items()}
-    return values
-
-  return measure
 
 
 def _resume(this: Run, name: str, state: State) -> tuple[State, float]:
@@ -245,8 +210,15 @@ def _fetch(this: Run, metrics: Metrics, learning_rate: Schedule, done: int) -> d
   return values | {f"{TIME}{part}": seconds for part, seconds in this.clock.take().items()}
 
 
-def _finish_phase(this: Run, phase: Phase, leaving: Leaving, params, measure) -> None:
-  name, config = phase.name, this.setup.config
+def _finish_phase(
+  this: Run, phase: Phase, leaving: Leaving, state: State, measure, seen: Evaluated
+) -> None:
+  name, config, params, done = phase.name, this.setup.config, state.params, int(state.step)
+  if seen.best.settled:
+    console.stage(
+      f"{name}: ends after step {done}; {config.checkpoints.patience} evaluations "
+      "have found nothing better"
+    )
   host_params = sharding.on_host(params)
   if jax.process_index() == 0:
     path = run_files.weights_path(this.folder, name)
@@ -257,8 +229,14 @@ def _finish_phase(this: Run, phase: Phase, leaving: Leaving, params, measure) ->
   console.stage(f"{name}: evaluating on {len(this.setup.val)} images")
   values = measure(params, between=leaving.in_evaluation)
   if config.eval_beam > 1 and phase.learns.answers:
-    values |= _make_evaluation(this, phase, config.eval_beam)(params, between=leaving.in_evaluation)
-  this.log.write(leaving.offset + getattr(config, name).steps, values)
+    beam = measuring(this.setup, this.folder, this.clock, phase, config.eval_beam)
+    values |= beam(params, between=leaving.in_evaluation)
+  this.log.write(leaving.offset + done, values)
+  # Evaluations within a phase may be of fewer images: only like is compared with like.
+  few = seen.best.active and config.eval_examples
+  judged = measure(params, config.eval_examples, leaving.in_evaluation) if few else values
+  if few or not config.eval_examples:
+    seen.look(leaving.offset + done, judged, params)
   this.saves.wait()
   if jax.process_index() == 0:
     run_files.add_results(this.folder, name, values, time.monotonic() - leaving.begun)

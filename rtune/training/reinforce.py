@@ -65,8 +65,10 @@ def reinforce(making: Making, scoring: Scoring | None = None) -> Programs:
 
   def step(state: State, batch: Batch) -> tuple[State, Metrics]:
     slices = _split(batch, parts)
-    # All are dispatched at once: while the host scores one, the device samples the next.
-    pending = [sample(state.params, state.step, x, i) for i, x in enumerate(slices)]
+    # All are dispatched at once: while the host scores one, the device samples the next. Where a
+    # program is small, or its loop is led by the host, this call is what takes the time.
+    with clock("sample"):
+      pending = [sample(state.params, state.step, x, i) for i, x in enumerate(slices)]
     scores = []
     for inputs, sampled in zip(slices, pending, strict=True):
       with clock("sample"):

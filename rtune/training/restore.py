@@ -13,9 +13,10 @@ from rtune import commands
 from rtune import config as configs
 from rtune.config.names import build_part, resolve
 from rtune.devices import sharding
+from rtune.display import console
 from rtune.errors import UsageError
 from rtune.policies.policy import Policy
-from rtune.store import run_files, uvim_weights
+from rtune.store import best_weights, run_files, uvim_weights
 from rtune.tasks.task import Task, load, view
 from rtune.training import code_weights
 from rtune.training.phases import PHASES, phase_of
@@ -23,7 +24,12 @@ from rtune.training.setup import build_policy, example_inputs
 
 
 class Restored(NamedTuple):
-  """What a workdir says of its run; `frozen` is its code model, {} where it has none."""
+  """What a workdir says of its run.
+
+  Attributes:
+    frozen: its code model, {} where it has none.
+    weights: which of a phase's are taken: "last", or "best" by a number of its evaluations.
+  """
 
   folder: pathlib.Path
   config: configs.Config
@@ -31,10 +37,14 @@ class Restored(NamedTuple):
   policy: Policy
   frozen: Any
   mesh: Mesh
+  weights: str = "last"
 
 
-def restore(workdir: str | pathlib.Path) -> Restored:
+def restore(workdir: str | pathlib.Path, weights: str = "last") -> Restored:
   """Rebuilds task and policy on the devices of this process.
+
+  Args:
+    weights: "last" or "best"; see `Restored`.
 
   Raises:
     UsageError: the folder is not a workdir, or its config names code that is not there.
@@ -44,7 +54,8 @@ def restore(workdir: str | pathlib.Path) -> Restored:
   task = load(build_part(config.task, "task"), folder)
   mesh = sharding.make_mesh(devices=jax.local_devices())
   frozen = code_weights.load(task, folder, mesh)
-  return Restored(folder, config, task, build_policy(config, task), frozen, mesh)
+  policy = build_policy(config, task)
+  return Restored(folder, config, task, policy, frozen, mesh, weights)
 
 
 def with_batch_size(run: Restored, batch_size: int | None) -> Restored:
@@ -83,7 +94,8 @@ def load_params(run: Restored, phase: str = "") -> tuple[str, Any]:
   Those of a phase that trains a code model are its variables.
 
   Raises:
-    UsageError: the phase is not there, or its weights are of another model.
+    UsageError: the phase is not there, it has no best weights where these are asked for, or its
+      weights are of another model.
   """
   there = finished(run)
   if not there or phase not in ("", *there):
@@ -101,8 +113,22 @@ def load_params(run: Restored, phase: str = "") -> tuple[str, Any]:
       f"{error}. Give its view an `unlabeled` that has it."
     ) from error
   shapes = jax.eval_shape(run.policy.init, jax.random.key(0), inputs)
-  params = uvim_weights.load_params(run_files.whole(_weights_path(run, phase)), shapes)
+  params = uvim_weights.load_params(run_files.whole(_chosen_path(run, phase)), shapes)
   return phase, jax.device_put(params, sharding.replicated(run.mesh))
+
+
+def _chosen_path(run: Restored, phase: str) -> pathlib.Path:
+  last = _weights_path(run, phase)
+  if run.weights == "last" or last != run_files.weights_path(run.folder, phase):
+    return last  # what stands for a phase is the only one there is
+  found = best_weights.find(run.folder, phase)
+  if found is None:
+    raise UsageError(
+      f"{run.folder} has no best weights of {phase}, only its last. A run keeps them where it "
+      "evaluates as it trains (--config.eval_every=N) and checkpoints.best is not 'none'."
+    )
+  console.say(f"{phase}: best weights, of step {found.step} ({found.number} {found.value:.4g})")
+  return found.path
 
 
 def _weights_path(run: Restored, phase: str) -> pathlib.Path:

@@ -7,7 +7,7 @@ import jax
 
 from rtune.devices import processes
 from rtune.display import console
-from rtune.display.logs import read_metrics
+from rtune.display.logs import Row, read_metrics
 from rtune.errors import UsageError
 from rtune.store import run_files
 from rtune.store.checkpoint import Checkpoints
@@ -55,7 +55,7 @@ def _check_results(
   problem = run_files.results_problem(folder) if jax.process_index() == 0 else ""
   if problem and (before or path.is_file()):
     rows = read_metrics(folder)
-    lost = {phase: spans[phase] for phase in before}
+    lost = {phase: _ran(spans[phase], setup, rows) for phase in before}
     said = ", ".join(run_files.rebuild_results(folder, lost, rows)) or "nothing yet"
     console.warn(f"{path} was {problem}; it is made anew from weights and log, for {said}.")
   processes.barrier("results")
@@ -69,6 +69,14 @@ def _check_results(
       f"last checkpoint is, but {problem}. Put the phases back in their old order, or use another "
       "--workdir."
     )
+
+
+def _ran(span: tuple[int, int], setup: Setup, rows: list[Row]) -> tuple[int, int]:
+  """First and last step of a complete phase: with patience it may have ended early."""
+  first, last = span
+  if not setup.config.checkpoints.patience:
+    return span
+  return first, max((row["step"] for row in rows if first < row["step"] <= last), default=last)
 
 
 def _assembled(setup: Setup, phase: Phase) -> Any:

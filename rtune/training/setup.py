@@ -175,12 +175,13 @@ def _check_batches(config: configs.Config, mesh: Mesh | AbstractMesh) -> None:
 def _with_counts(config: configs.Config, train: Source) -> configs.Config:
   """Rewards and losses with a parameter `class_counts` that nobody gave get the training data's."""
   counts: tuple[int, ...] = ()
+  left = unreadable.left_out(config.data, "the training data", train)
 
   def given(part):
     nonlocal counts
     if not _wants_counts(part.fn, part.args):
       return part
-    counts = counts or tuple(int(count) for count in count_classes(train))
+    counts = counts or tuple(int(count) for count in count_classes(train, left))
     return dataclasses.replace(part, args={**part.args, "class_counts": counts})
 
   def losses(settings):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from rtune.analyze import agents, passes
 from rtune.config.load import load_config
@@ -102,6 +103,19 @@ def test_the_exact_gradient_lowers_the_error(run, batch):
   assert mean(learned) < mean(params)
   same = jax.tree.map(jnp.array_equal, learned["autoencoder"], params["autoencoder"])
   assert all(jax.tree.leaves(same))
+
+
+def test_pictures_of_a_users_own(run, tmp_path):
+  folder, out = tmp_path / "photos", tmp_path / "out"
+  folder.mkdir()
+  for number, size in enumerate([(40, 33), (31, 50)]):
+    pixels = np.random.default_rng(number).integers(0, 255, (*size, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / f"{number}.png")
+  args = ["--workdir", str(run.folder), "--annotations", str(folder), "--out", str(out)]
+  assert passes.main([*args, "--without", "random,constant,gradient,oracle"]) == 0
+  with open(out / "passes.csv") as file:
+    assert [row["name"] for row in csv.DictReader(file)] == ["no agent", "REINFORCE"]
+  assert passes.main([*args, "--split", "val"]) == 2
 
 
 def test_the_command_writes_every_row(run, capsys):

@@ -1,6 +1,10 @@
 """Batches: their order, what each process sees of them, and what happens when reading fails."""
 
 import itertools
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from contextlib import closing
@@ -197,6 +201,13 @@ def reading_threads() -> list[threading.Thread]:
   return [thread for thread in threading.enumerate() if "grain" in thread.name]
 
 
+def assert_threads_end():
+  deadline = time.monotonic() + 10
+  while reading_threads() and time.monotonic() < deadline:
+    time.sleep(0.01)
+  assert not reading_threads()
+
+
 def test_close_ends_the_threads():
   batches = train_batches(
     Numbers(10, seconds=0.005), features, batch_size=4, seed=0, num_threads=3, prefetch=8
@@ -204,10 +215,7 @@ def test_close_ends_the_threads():
   next(batches)
   assert reading_threads()
   batches.close()
-  deadline = time.monotonic() + 10
-  while reading_threads() and time.monotonic() < deadline:
-    time.sleep(0.01)
-  assert not reading_threads()
+  assert_threads_end()
   assert list(batches) == []
 
 
@@ -327,3 +335,84 @@ def test_a_read_that_hangs_is_named(monkeypatch, capsys):
   assert "example 2 of Hanging is read after 1 s" in told
   assert told.count("example ") == 2
   assert not [thread for thread in threading.enumerate() if thread.name == "slow-reads"]
+
+
+class Waiting(Numbers):
+  """Every example takes its time; one of them waits until it is told to end."""
+
+  def __init__(self, length, seconds, hangs):
+    super().__init__(length, seconds)
+    self.hangs, self.end = hangs, threading.Event()
+
+  def __getitem__(self, index):
+    if index == self.hangs:
+      self.end.wait(5)
+    return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("prefetch", [0, 3])
+def test_a_read_that_hangs_ends_the_run(prefetch):
+  source = Waiting(8, 0.0, hangs=5)
+  batches = eval_batches(
+    source, features, batch_size=2, num_threads=2, prefetch=prefetch, timeout_s=0.5
+  )
+  begun = time.monotonic()
+  with pytest.raises(DataError, match=r"example 5 of Waiting has been read for more than 0\.5 s"):
+    list(batches)
+  assert 0.5 < time.monotonic() - begun < 5
+  assert_threads_end()
+  source.end.set()
+
+
+def test_what_is_slow_ends_nothing():
+  """The limit is for one example: a batch of four takes thrice as long."""
+  batches = take(3, Waiting(8, 0.15, hangs=None), timeout_s=0.2)
+  assert sorted(ids(batches)[:8]) == list(range(8))
+
+
+def test_a_limit_changes_no_batch():
+  assert_same(take(9, Numbers(10)), take(9, Numbers(10), timeout_s=5.0))
+
+
+SLEEPS = """
+import sys, time
+import numpy as np
+from rtune.data.loader import eval_batches
+
+seconds, limit = map(float, sys.argv[1:])
+
+class Source:
+  def __len__(self):
+    return 2
+
+  def __getitem__(self, index):
+    print("reading", flush=True)
+    time.sleep(seconds)
+    return {"image_id": index}
+
+options = {"batch_size": 1, "num_threads": 1, "prefetch": 1, "timeout_s": limit}
+print(len(list(eval_batches(Source(), lambda raw, rng: {"x": np.float32(0)}, **options))))
+"""
+
+
+def reads(seconds, limit):
+  """A process that reads two examples of so many seconds each; it has begun with the first."""
+  command = [sys.executable, "-c", SLEEPS, str(seconds), str(limit)]
+  process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+  assert process.stdout.readline() == "reading\n"
+  return process
+
+
+def test_a_read_that_hangs_does_not_hold_back_the_end_of_the_process():
+  with reads(600, 0.5) as process:
+    _, errors = process.communicate(timeout=30)
+  assert process.returncode == 1 and "example 0 of Source has been read for more" in errors
+
+
+def test_a_process_that_was_stopped_has_not_waited():
+  with reads(1, 2) as process:
+    os.kill(process.pid, signal.SIGSTOP)
+    time.sleep(3)
+    os.kill(process.pid, signal.SIGCONT)
+    out, errors = process.communicate(timeout=60)
+  assert out.splitlines()[-1] == "2", errors

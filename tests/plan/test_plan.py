@@ -48,16 +48,38 @@ def test_the_paper_counted(paper):
 
 def test_memory_grows_with_what_it_is_made_of(paper):
   sizes = programs.sizes_of(paper, "reward", 32)
-  plain = memory.update_memory(sizes, "adafactor", remat=False)
-  remat = memory.update_memory(sizes, "adafactor", remat=True)
+
+  def of(optimizer="adafactor", **changes):
+    return memory.update_memory(sizes, optimizer, **{"kernel": False, "remat": True, **changes})
+
+  plain, remat = of(remat=False), of()
   assert remat.kept < plain.kept / 10
-  parts = memory.update_memory(sizes, "adafactor", remat=True, accumulate=8)
+  parts = of(accumulate=8)
   assert parts.kept == pytest.approx(remat.kept / 8)
   assert parts.gradients == 2 * remat.gradients
-  spread = memory.update_memory(sizes, "adafactor", remat=True, shards=32)
+  spread = of(shards=32)
   assert spread.state == pytest.approx(remat.state / 32)
-  adam = memory.update_memory(sizes, "adam", remat=True)
-  assert adam.state == 2 * remat.state
+  assert of("adam").state == 2 * remat.state
+
+
+def test_a_kernel_of_attention_keeps_no_scores(paper):
+  sizes = programs.sizes_of(paper, "reward", 32)
+  assert memory.takes_kernel(sizes)  # heads of 64 numbers in bfloat16
+  plain, fused = (
+    memory.update_memory(sizes, "adafactor", remat=False, kernel=kernel).kept
+    for kernel in (False, True)
+  )
+  batch, samples, length, patches = sizes.batch, sizes.samples, 600, 6400
+  encoder = 12 * batch * 12 * patches**2 * 2  # layers, images, heads, scores in bfloat16
+  decoder = 6 * batch * samples * 8 * (length**2 + length * patches) * (4 + 2)
+  assert plain - fused == encoder + decoder
+
+
+def test_memory_of_sampling_adds_up(paper):
+  sizes = programs.sizes_of(paper, "reward", 32)
+  more = sizes._replace(samples=sizes.samples + 1)
+  caches = sizes.batch * 600 * 6 * 2 * 512 * 2  # tokens, layers, keys and values, width, bytes
+  assert memory.sampling_memory(more) - memory.sampling_memory(sizes) == caches
 
 
 def test_advice_names_a_setting_with_which_it_fits():

@@ -20,7 +20,7 @@ from rtune.data.scenes.labeled import LabeledShapes
 from rtune.data.sources.coco_labels import CocoLabels
 from rtune.devices import processes
 from rtune.display.logs import read_metrics
-from rtune.errors import UsageError
+from rtune.errors import DataError, UsageError
 from rtune.predictions.labels import IGNORE
 from rtune.report import write
 from rtune.store import run_files, weights
@@ -233,6 +233,58 @@ def test_chosen_images_are_trained_on(adapted, choose, tmp_path):
   assert "val/mIoU" in results["active"]
   head, *lines = (tmp_path / "labels" / "active" / adapt.CHOSEN).read_text().splitlines()
   assert head.split("\t") == ["place", "name", "entropy", "impurity"] and len(lines) == 2
+
+
+DAMAGED = """
+from rtune.data.scenes.labeled import LabeledShapes
+from rtune.errors import DataError
+
+
+class Damaged(LabeledShapes):
+  def __getitem__(self, index):
+    if index == 1:
+      raise DataError("0001.png: cannot be decoded")
+    return super().__getitem__(index)
+"""
+
+
+@pytest.fixture
+def damaged(tmp_path):
+  """Settings with which one image of the target cannot be read and is left out."""
+  (tmp_path / "damaged.py").write_text(DAMAGED)
+  skips = {"data__on_error": "skip", "data__skip_share": 0.2}
+  return {"data__target__fn": f"{tmp_path / 'damaged.py'}:Damaged", **skips}
+
+
+def unreadable(folder, source):
+  rows = map(json.loads, (folder / "unreadable.jsonl").read_text().splitlines())
+  return [row["example"] for row in rows if row["source"] == source]
+
+
+def test_images_that_cannot_be_labeled_are_left_out(adapted, damaged, tmp_path):
+  phases = ("mle", "pseudo")
+  given = {"init_from": adapted, "phases": phases, "pseudo__adapt__recolor": True}
+  loop.run(adapting(**given, **damaged), str(tmp_path / "run"))
+  folder = tmp_path / "run" / "labels" / "pseudo" / "round_1"
+  assert {path.name[:7] for path in folder.glob("*.png")} == {f"{n:07d}" for n in (0, 2, 3, 4)}
+  config = run_files.read_config(tmp_path / "run")
+  setup = prepare(config)
+  source = adapt.SelfLabeled(setup.target, folder, np.zeros(len(setup.task.classes), int))
+  ids = [source[number]["image_id"] for number in range(len(source))]
+  assert ids == [setup.target[place]["image_id"] for place in (0, 2, 3, 4)]
+  assert unreadable(tmp_path / "run", "data.target") == [1]
+  with pytest.raises(DataError, match=r"example 1 of .*0001\.png: cannot be decoded"):
+    loop.run(adapting(**given, **(damaged | {"data__on_error": "stop"})), str(tmp_path / "stops"))
+
+
+def test_images_that_cannot_be_read_are_not_chosen(adapted, damaged, tmp_path):
+  """Though a person would label as many as there are."""
+  given = {"init_from": adapted, "active__adapt__mix": 0.0, **damaged}
+  config = adapting(phases=("mle", "active"), active__adapt__budget=5, **given)
+  loop.run(config, str(tmp_path / "run"))
+  lines = (tmp_path / "run" / "labels" / "active" / adapt.CHOSEN).read_text().splitlines()[1:]
+  assert [int(line.split("\t")[0]) for line in lines] == [0, 2, 3, 4]
+  assert unreadable(tmp_path / "run", "data.target") == [1]
 
 
 def write_masks(folder, scenes, numbers):

@@ -106,7 +106,7 @@ def _unlabeled(image, image_id):
   return {"image": image, "image_id": image_id, "goal": np.zeros(2, np.float32)}
 
 
-_VIEW = View(headline=("distance",), unlabeled=_unlabeled)
+_VIEW = View(headline=("distance",), lower=("distance",), unlabeled=_unlabeled)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import threading
 import time
 from typing import NamedTuple
 
@@ -119,12 +120,52 @@ def test_an_exception_can_be_skipped(capsys):
 def test_a_reward_that_hangs_is_ended():
   @on_host
   def fn(prediction, truth):
-    time.sleep(5)
+    time.sleep(0.5)
 
   begun = time.monotonic()
   with pytest.raises(RewardError, match=r"timeout_s=0\.1"):
     call(fn, timeout_s=0.1)
   assert time.monotonic() - begun < 2
+
+
+@pytest.mark.parametrize("batched, lost", [(False, 1), (True, 6)])
+def test_a_call_that_hangs_once_costs_what_it_was_asked_for_only(batched, lost, capsys):
+  """One sample of a reward that is asked for them one by one; of a batched one, the batch."""
+  calls, hang = [], threading.Event()
+
+  @on_host(batched=batched)
+  def fn(prediction, truth):
+    calls.append(1)
+    if len(calls) == 3 - 2 * batched:
+      hang.wait(60)
+    return [1.0] * len(prediction) if batched else 1.0
+
+  reward = HostReward(fn, f"mine.py:batched_{batched}", {}, True, 0.3)
+  first, second = (reward(PREDICTIONS, TRUTHS)["reward"] for _ in range(2))
+  hang.set()
+  assert np.isnan(first).sum() == lost and (batched or np.isnan(first[0, 2]))
+  np.testing.assert_array_equal(second, np.ones((2, 3)))
+  assert capsys.readouterr().err.count("did not answer within") == 1
+
+
+def test_the_parts_of_the_first_call_stand():
+  """Others would compile the update anew."""
+  names = iter(["iou", "iou", "none", "other"])
+
+  @on_host(batched=True)
+  def fn(predictions, truths):
+    name = next(names)
+    return [{"reward": 1.0} if name == "none" else {"reward": 1.0, name: 2.0}] * len(predictions)
+
+  reward = HostReward(fn, "mine.py:fn", {}, True, 0.0)
+  seen = [reward(PREDICTIONS, TRUTHS) for _ in range(3)]
+  assert [sorted(parts) for parts in seen] == [["iou", "reward"]] * 3
+  assert np.isnan(seen[2]["iou"]).all() and np.isfinite(seen[2]["reward"]).all()
+  with pytest.raises(
+    UsageError, match=r"mine\.py:fn returned a part 'other'.*iou, reward"
+  ) as caught:
+    reward(PREDICTIONS, TRUTHS)
+  assert "\n" not in str(caught.value)
 
 
 def test_inputs_cannot_be_changed():

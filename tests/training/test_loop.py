@@ -23,7 +23,7 @@ from rtune.devices import processes, sharding
 from rtune.display.logs import read_metrics
 from rtune.display.progress import Progress
 from rtune.errors import Preempted
-from rtune.store import run_files, weights
+from rtune.store import best_weights, run_files, weights
 from rtune.training import loop
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -66,6 +66,8 @@ def test_a_run_leaves_all_that_is_promised(tiny_run):
   assert {p.name for p in (tiny_run / "weights").iterdir()} == {
     "mle.safetensors",
     "reward.safetensors",
+    # Which is best is seen in test_best.py.
+    *(best_weights.find(tiny_run, phase).path.name for phase in ("mle", "reward")),
     "manifest.json",
   }
   assert any((tiny_run / "tensorboard").iterdir())

@@ -17,7 +17,7 @@ from rtune import config as configs
 from rtune.config.names import resolve
 from rtune.display import console
 from rtune.display.logs import read_metrics
-from rtune.errors import DataError, NumericError, OutOfMemory, Preempted, RewardError
+from rtune.errors import DataError, NumericError, OutOfMemory, Preempted, RewardError, UsageError
 from rtune.store import run_files
 from rtune.training import evaluation, loop
 from rtune.training.update import apply_update, init_norms, init_state
@@ -158,6 +158,43 @@ def test_a_resumed_run_leaves_out_the_same(pictures, tmp_path):
   assert one == other
 
 
+HANGS = f"""
+import pathlib, time
+from rtune.config.names import resolve
+
+Toy = resolve("{TOYS / "tokens.py"}:Data")
+
+
+class Data(Toy):
+  def __init__(self, hangs):
+    super().__init__()
+    self.hangs = pathlib.Path(hangs)
+
+  def __getitem__(self, index):
+    if index == 9 and self.hangs.exists():
+      time.sleep(600)
+    return super().__getitem__(index)
+"""
+
+
+def test_a_source_that_hangs_ends_the_run_which_goes_on_when_it_answers(tmp_path):
+  (tmp_path / "hangs.py").write_text(HANGS)
+  hangs = tmp_path / "hangs"
+  part = {"fn": f"{tmp_path / 'hangs.py'}:Data", "args": {"hangs": str(hangs)}}
+  changes = {"data__train": part, "data__timeout_s": 0.5, "phases": ["mle"], "mle__steps": 12}
+  config = config_of(**changes, data__on_error="skip", mle__batch_size=8, checkpoints__every=1)
+  loop.run(config, str(tmp_path / "whole"))
+  hangs.touch()
+  folder = tmp_path / "run"
+  with pytest.raises(DataError, match=r"example 9 of Data .*config\.data\.timeout_s") as caught:
+    loop.run(config, str(folder))
+  assert caught.value.exit_code == 3 and "\n" not in str(caught.value)
+  hangs.unlink()
+  loop.run(config, str(folder))
+  one, other = (run_files.weights_path(f, "mle").read_bytes() for f in (folder, tmp_path / "whole"))
+  assert one == other
+
+
 # Rewards.
 
 
@@ -192,6 +229,47 @@ def test_too_many_calls_that_hang_end_the_run(tmp_path, monkeypatch):
     loop.run(config_of(**changes, reward__on_error="skip"), str(tmp_path / "run"))
 
 
+@pytest.mark.parametrize("later, refused", [("{}", False), ("{'new': 1.0}", True)])
+def test_names_of_parts_that_change_compile_nothing_anew(tmp_path, later, refused):
+  """From the second step on: a part that is left out is no number, a new one ends the run."""
+  body = (
+    "calls.append(1)\n"
+    f"parts = {later} if len(calls) > {1 + 3 * 16} else {{'old': 1.0}}\n"  # trial and three steps
+    "return {'reward': float(len(calls) % 3), **parts}"
+  )
+  compiled, at_step = [], []
+
+  class Steps(loop.Progress):
+    """Notes what is compiled."""
+
+    def update(self, step, shown=None):
+      super().update(step, shown)
+      at_step.append(len(compiled))
+
+  changes = {"reward__fn": reward_of(tmp_path, body, "calls = []"), "phases": ["reward"]}
+  changes |= {"reward__num_samples": 2, "reward__batch_size": 8, "reward__steps": 8}
+  config = config_of(**changes, **mle_of(tmp_path))
+
+  def listen(event, seconds, **_):
+    if event.endswith("backend_compile_duration"):
+      compiled.append(event)
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  try:
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(loop, "Progress", Steps)
+      if refused:
+        with pytest.raises(UsageError, match=r"mine\.py:reward returned a part 'new'") as caught:
+          loop.run(config, str(tmp_path / "run"))
+        assert "\n" not in str(caught.value) and len(at_step) == 3
+      else:
+        loop.run(config, str(tmp_path / "run"))
+        assert len(at_step) == 8
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listen)
+  assert at_step[1:] == at_step[1:2] * len(at_step[1:])
+
+
 def test_a_stop_is_a_stop_though_the_reward_fails_of_it(tmp_path):
   """As where Ctrl-C ends a process that the reward has started."""
   before = "calls = []\n"
@@ -218,6 +296,17 @@ def test_the_batch_of_an_update_that_was_not_finite_is_named(tmp_path, capsys):
     loop.run(config_of(**changes, max_bad_steps=2), str(tmp_path / "run"))
   for text in (str(caught.value), capsys.readouterr().err):
     assert "its batch has the examples " in text and "image_id" in text and "of Data" in text
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_gradient_that_is_not_finite_changes_nothing(value):
+  optimizer = optax.sgd(1.0, momentum=0.9)
+  before = init_state({"w": jnp.zeros(3)}, optimizer)
+  grads = {"w": jnp.array([1.0, value, 1.0])}
+  state, metrics = apply_update(before, optimizer, grads, jnp.zeros(()))
+  assert int(metrics["skipped"]) == 1
+  for new, old in zip(jax.tree.leaves(state[1:3]), jax.tree.leaves(before[1:3]), strict=True):
+    np.testing.assert_array_equal(new, old)
 
 
 def test_an_update_far_above_the_usual_norm_is_left_out():
@@ -268,6 +357,18 @@ def test_out_of_memory_names_the_settings_that_take_less(tmp_path):
   assert "\n" not in text and caught.value.exit_code == 1
   for word in ("accumulate", "num_samples", "remat", "rtune.plan", "batch_size 16"):
     assert word in text
+
+
+def test_a_key_in_the_environment_is_written_nowhere(tmp_path, monkeypatch, capsys):
+  """Those of other services too: nothing of the environment is any business of a workdir."""
+  for name in ("WANDB_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"):
+    monkeypatch.setenv(name, "a-secret-of-mine")
+  folder = tmp_path / "run"
+  loop.run(config_of(reward__steps=2, tensorboard=True), str(folder))
+  files = [path for path in folder.rglob("*") if path.is_file()]
+  assert len(files) > 10
+  assert not [path for path in files if b"a-secret-of-mine" in path.read_bytes()]
+  assert "a-secret-of-mine" not in capsys.readouterr().err
 
 
 # Signs.

@@ -55,6 +55,29 @@ def read_image(
     raise DataError(f"{os.fspath(path)!r} {explain(error, path)}") from error
 
 
+def as_rgb(image: Image.Image | np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
+  """An image in memory as `read_image` gives those of files.
+
+  Args:
+    image: Pillow's, or an array [H, W], [H, W, 3] or, with transparency, [H, W, 4] of uint8.
+
+  Raises:
+    DataError: an array of another shape or dtype, or an image without pixels.
+  """
+  if isinstance(image, np.ndarray):
+    deep = image.ndim == 2 or (image.ndim == 3 and image.shape[-1] in (3, 4))
+    if image.dtype != np.uint8 or not deep or not image.size:
+      raise DataError(
+        f"an array {list(image.shape)} of {image.dtype} is no image; give [height, width, 3] of "
+        "uint8, with values from 0 to 255."
+      )
+    image = Image.fromarray(image)
+  try:
+    return _apply_turn(_rgb(image), _turn(image))
+  except Exception as error:  # as in read_image
+    raise DataError(f"the image {explain(error, '')}") from error
+
+
 def read_raw(
   path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, *, by_color: bool = False
 ) -> Integer[np.ndarray, "h w *c"]:

@@ -1,0 +1,1 @@
+"""A trained model at hand: what it predicts and samples of any image."""

@@ -1,0 +1,36 @@
+"""What a phase does with its evaluations: keeps the best weights, and tells of a hacked reward."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from rtune import config as configs
+from rtune.tasks.task import Task
+from rtune.training.best import Best
+from rtune.training.hacking import Hacking
+from rtune.training.phases import Phase
+
+TUNING = ("reward", "actor_critic")  # phases that have a reward
+
+
+class Evaluated(NamedTuple):
+  """What looks at each evaluation of one phase; all processes make the same calls."""
+
+  best: Best
+  hacking: Hacking | None
+
+  def look(self, step: int, values: Mapping[str, float], params: Any) -> None:
+    """Takes an evaluation after `step` of the log, of these parameters."""
+    self.best.look(step, values, params)
+    if self.hacking is not None:
+      self.hacking.look(step, values)
+
+
+def opened(
+  config: configs.Config, task: Task, folder: pathlib.Path, phase: Phase, start: int, step: int
+) -> Evaluated:
+  """That of a phase which begins after step `start` of the log and goes on after `step`."""
+  best = Best(config, task, folder, phase, start, step)
+  if phase.name not in TUNING:
+    return Evaluated(best, None)
+  return Evaluated(best, Hacking(config, task, folder, phase.name, start, step))
