@@ -212,7 +212,9 @@ class Config:
   actor_critic: ActorCritic = ActorCritic()  # tuning by soft actor-critic
   init_from: str = ""  # weights that stand for the mle phase: a .safetensors file or a workdir
   codes_init: str = ""  # a code model for the codes phase: UViM .npz, .safetensors or a workdir
-  encoder_init: str = ""  # a ViT to start mle from: .npz, .safetensors, its index or its folder
+  encoder_init: str = (
+    ""  # a ViT or a backbone to start mle from: a file, its folder, imagenet:vgg16
+  )
   warm_start: str = ""  # another detector's weights that mle starts from, as far as they fit
   seed: int = 0  # of everything random
   log_every: int = 50  # steps between lines of metrics

@@ -9,14 +9,15 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from rtune.errors import UsageError
 from rtune.models import vit
+from rtune.models.conv_encoder import ConvEncoder
 from rtune.models.decoder import Decoder
 from rtune.models.sizes import Model
 
 
 class EncoderDecoder(nn.Module):
-  """Parameters: {"encoder": a ViT, "decoder": a Decoder}."""
+  """Parameters: {"encoder": a ViT or a ConvEncoder, "decoder": a Decoder}."""
 
-  encoder: vit.ViT
+  encoder: vit.ViT | ConvEncoder
   decoder: Decoder
 
   def encode(
@@ -54,27 +55,7 @@ def check_image_size(model: EncoderDecoder, image_size: int) -> None:
 
 def build(model: Model, vocab_size: int, max_length: int) -> EncoderDecoder:
   """The model that a config describes, for a task's vocabulary and longest sequence."""
-  dtype = vit.compute_dtype(model.dtype)
-  size = model.encoder
-  width, depth, mlp_dim, heads = vit.VARIANTS.get(
-    size.variant, (size.width, size.depth, size.mlp_dim, size.num_heads)
-  )
-  encoder = vit.ViT(
-    patch_size=size.patch_size,
-    width=width,
-    depth=depth,
-    num_heads=heads,
-    mlp_dim=mlp_dim,
-    dtype=dtype,
-    dropout=size.dropout,
-    drop_path=size.drop_path,
-    remat=model.remat,
-    scan=model.scan_layers,
-    conv_stem=size.conv_stem,
-    layer_scale=size.layer_scale,
-    registers=size.registers,
-    gelu=size.gelu,
-  )
+  encoder = _encoder(model)
   decoder = Decoder(
     vocab_size=vocab_size,
     max_length=max_length,
@@ -82,10 +63,33 @@ def build(model: Model, vocab_size: int, max_length: int) -> EncoderDecoder:
     depth=model.decoder.depth,
     num_heads=model.decoder.num_heads,
     mlp_dim=model.decoder.mlp_dim,
-    dtype=dtype,
+    dtype=vit.compute_dtype(model.dtype),
     dropout=model.decoder.dropout,
     drop_path=model.decoder.drop_path,
     remat=model.remat,
     scan=model.scan_layers,
   )
   return EncoderDecoder(encoder, decoder)
+
+
+def _encoder(model: Model) -> vit.ViT | ConvEncoder:
+  size = model.encoder
+  width, depth, mlp_dim, heads = vit.VARIANTS.get(
+    size.variant, (size.width, size.depth, size.mlp_dim, size.num_heads)
+  )
+  shared = {
+    "patch_size": size.patch_size,
+    "width": width,
+    "depth": depth,
+    "num_heads": heads,
+    "mlp_dim": mlp_dim,
+    "dtype": vit.compute_dtype(model.dtype),
+    "dropout": size.dropout,
+    "drop_path": size.drop_path,
+    "remat": model.remat,
+    "scan": model.scan_layers,
+  }
+  if size.backbone:
+    return ConvEncoder(net=size.backbone, **shared)
+  of_vit = {name: getattr(size, name) for name in ("conv_stem", "layer_scale", "registers", "gelu")}
+  return vit.ViT(**shared, **of_vit)

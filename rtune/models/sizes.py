@@ -4,6 +4,7 @@ Light on purpose: no jax here, so that a typo in a config is answered before it 
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rtune.errors import UsageError
@@ -13,10 +14,19 @@ VARIANTS = ("", "Ti", "S", "B", "L", "H")
 GELUS = ("tanh", "exact")
 
 
+BACKBONES: Mapping[str, tuple[int, ...]] = {  # and what they have as `patch_size`
+  "": (),
+  "alexnet": (4, 8, 16),
+  "vgg16": (1, 2, 4, 8, 16),
+  **dict.fromkeys(("resnet18", "resnet34", "resnet50", "resnet101"), (4, 8, 16, 32)),
+}
+
+
 @dataclass(frozen=True)
 class Encoder:
-  """The image encoder, a ViT."""
+  """The image encoder: a ViT, or a small one above a convolutional backbone."""
 
+  backbone: str = ""  # "vgg16", "alexnet", "resnet50", ...: its features in place of patches
   variant: str = ""  # "Ti", "S", "B", "L" or "H"; overrides the four sizes below
   patch_size: int = 16  # pixels; the image size must be a multiple of it
   width: int = 768  # token width
@@ -109,10 +119,21 @@ def check_model(model: Model, path: str) -> None:
   _check_choice(model, "dtype", DTYPES, path)
   _check_choice(model.encoder, "variant", VARIANTS, f"{path}.encoder")
   _check_choice(model.encoder, "gelu", GELUS, f"{path}.encoder")
+  _check_backbone(model.encoder, f"{path}.encoder")
   if model.encoder.registers < 0:
     raise UsageError(
       f"{path}.encoder.registers is {model.encoder.registers}; it must be at least 0."
     )
+
+
+def _check_backbone(encoder: Encoder, path: str) -> None:
+  _check_choice(encoder, "backbone", tuple(BACKBONES), path)
+  if not encoder.backbone:
+    return
+  _check_choice(encoder, "patch_size", BACKBONES[encoder.backbone], path)
+  for name in ("conv_stem", "layer_scale", "registers"):
+    if getattr(encoder, name):
+      raise UsageError(f"{path}.{name} is of ViTs; leave it out beside {path}.backbone.")
 
 
 def check_code_model(codes: CodeSizes, path: str) -> None:
@@ -144,6 +165,6 @@ def _check_least_one(sizes: object, names: tuple[str, ...], path: str) -> None:
       raise UsageError(f"{path}.{name} is {getattr(sizes, name)}; it must be at least 1.")
 
 
-def _check_choice(sizes: object, name: str, choices: tuple[str, ...], path: str) -> None:
+def _check_choice(sizes: object, name: str, choices: Sequence[object], path: str) -> None:
   if getattr(sizes, name) not in choices:
     raise UsageError(f"{path}.{name} is {getattr(sizes, name)!r}; it must be one of {choices}.")

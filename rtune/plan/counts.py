@@ -7,11 +7,13 @@ Dimension key: that of models/decoder.py, and
   R: sequences, B x S
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from rtune import config as configs
+from rtune.models.conv_encoder import ConvEncoder
 from rtune.models.encoder_decoder import EncoderDecoder
 
 
@@ -58,13 +60,15 @@ class Sizes(NamedTuple):
 
   @property
   def memory_tokens(self) -> int:
-    """Patches of an image."""
+    """Patches of an image, or places of its features."""
+    if isinstance(self.model.encoder, ConvEncoder):
+      return _features(self).shape[1]
     return (self.image_size // self.model.encoder.patch_size) ** 2
 
   @property
   def encoder_tokens(self) -> int:
     """Tokens of an image within the encoder: patches and registers."""
-    return self.memory_tokens + self.model.encoder.registers
+    return self.memory_tokens + getattr(self.model.encoder, "registers", 0)
 
   @property
   def itemsize(self) -> int:
@@ -88,6 +92,8 @@ def floor(work: Work, machine: Machine) -> Floor:
 def encoder_weights(sizes: Sizes) -> int:
   """Numbers in the products that a patch goes through, patch projection included."""
   part = sizes.model.encoder
+  if isinstance(part, ConvEncoder):
+    return _encoder_layers(sizes) + _features(sizes).shape[-1] * part.width
   return _encoder_layers(sizes) + 3 * part.patch_size**2 * part.width
 
 
@@ -108,8 +114,8 @@ def encoding(sizes: Sizes) -> Work:
   patches, part = sizes.memory_tokens, sizes.model.encoder
   weights = encoder_weights(sizes) + memory_weights(sizes)
   attention = part.depth * 4 * sizes.encoder_tokens**2 * part.width
-  registers = 2 * part.registers * _encoder_layers(sizes)
-  flops = sizes.batch * (2 * patches * weights + registers + attention)
+  registers = 2 * (sizes.encoder_tokens - patches) * _encoder_layers(sizes)
+  flops = sizes.batch * (2 * patches * weights + registers + attention + _backbone(sizes))
   return Work(flops, sizes.itemsize * (weights + _memory_numbers(sizes)))
 
 
@@ -153,6 +159,27 @@ def training(sizes: Sizes) -> Work:
   once = forward(sizes)
   weights = encoder_weights(sizes) + memory_weights(sizes) + token_weights(sizes)
   return Work(3 * once.flops, 2 * once.bytes + 7 * 4 * weights)
+
+
+def _features(sizes: Sizes) -> jax.ShapeDtypeStruct:
+  """What the backbone says of an image."""
+  return jax.eval_shape(*_backbone_call(sizes))
+
+
+def _backbone(sizes: Sizes) -> float:
+  """Operations of the backbone for an image, as XLA counts them; 0 of a ViT, which has none."""
+  if not isinstance(sizes.model.encoder, ConvEncoder):
+    return 0.0
+  call, *shapes = _backbone_call(sizes)
+  return jax.jit(call).lower(*shapes).cost_analysis()["flops"]
+
+
+def _backbone_call(sizes: Sizes) -> tuple[Any, ...]:
+  """A function of a backbone's parameters and an image, and the shapes of both."""
+  encoder = sizes.model.encoder
+  image = jax.ShapeDtypeStruct((1, sizes.image_size, sizes.image_size, 3), jnp.float32)
+  params = jax.eval_shape(encoder.init, jax.random.key(0), image)
+  return lambda p, x: encoder.apply(p, x, method="features"), params, image
 
 
 def _encoder_layers(sizes: Sizes) -> int:

@@ -16,23 +16,16 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from rtune.data.files.lpips_weights import Weights, load_lpips
 from rtune.errors import UsageError
 from rtune.predictions.images import Original, Picture
+from rtune.rewards import plain_nets
 from rtune.rewards.by_block import Grid, Term, judged
 from rtune.rewards.quality import Reward, images_of
 
-_SHIFT = np.array([-0.030, -0.088, -0.188], np.float32)  # of values in -1..1
-_SCALE = np.array([0.458, 0.448, 0.450], np.float32)
-_LEAST = {"alex": 31, "vgg": 16}  # pixels that leave the last layer a place
 _TINY = 1e-10  # beside a norm, as the authors have it
-# (stride, padding) of each layer; after these layers the map is made smaller; these are compared.
-_STEPS = {"alex": ((4, 2), (1, 2), (1, 1), (1, 1), (1, 1)), "vgg": ((1, 1),) * 13}
-_POOLED = {"alex": (0, 1), "vgg": (1, 3, 6, 9)}
-_WINDOW = {"alex": 3, "vgg": 2}
 _COMPARED = {"alex": (0, 1, 2, 3, 4), "vgg": (1, 3, 6, 9, 12)}
 
 
@@ -61,9 +54,10 @@ def lpips(
   made, wanted = images_of(prediction, truth)
   height, width = made.shape[:2]
   loaded = load_lpips(net, weights)
-  if min(height, width) < _LEAST[net]:
+  least = plain_nets.LEAST[net]
+  if min(height, width) < least:
     raise UsageError(
-      f"lpips: a picture of {height} x {width} pixels; {net!r} needs {_LEAST[net]} x {_LEAST[net]}."
+      f"lpips: a picture of {height} x {width} pixels; {net!r} needs {least} x {least}."
     )
   maps = lpips_maps(made, wanted, loaded, net)
   value = -sum(jnp.mean(values_YX) for values_YX in maps)
@@ -87,23 +81,10 @@ def _features(
   """The layers that are compared."""
   if image.shape[-1] == 1:
     image = jnp.repeat(image, 3, axis=-1)
-  features, found = (2 * image - 1 - _SHIFT[None, None]) / _SCALE[None, None], []
-  for layer, (stride, padding) in enumerate(_STEPS[net]):
-    features = jax.lax.conv_general_dilated(
-      features[None],
-      weights[f"kernel_{layer}"],
-      (stride, stride),
-      ((padding, padding), (padding, padding)),
-      dimension_numbers=("NHWC", "HWIO", "NHWC"),
-      precision=jax.lax.Precision.HIGHEST,
-    )[0]
-    features = jax.nn.relu(features + weights[f"bias_{layer}"][None, None])
-    if layer in _COMPARED[net]:
-      found.append(features)
-    if layer in _POOLED[net]:
-      window = (_WINDOW[net], _WINDOW[net], 1)
-      features = jax.lax.reduce_window(features, -jnp.inf, jax.lax.max, window, (2, 2, 1), "VALID")
-  return found
+  compared, highest = _COMPARED[net], jax.lax.Precision.HIGHEST
+  given = plain_nets.standardized(2 * image[None] - 1)
+  found = plain_nets.features(given, weights, net, compared[-1], highest)
+  return [found[layer][0] for layer in compared]
 
 
 def _normalized(features: Float[Array, "y x c"]) -> Float[Array, "y x c"]:

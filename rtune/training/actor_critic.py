@@ -120,7 +120,7 @@ def _update(making: Making):
 
     parts, shared = {"decisions": drawn}, {"critics": learned}
     key = jax.random.fold_in(learn_key, settings.critic_updates)
-    grads, loss, aux = accumulate(loss_fn, params, parts, settings.accumulate, key, shared)
+    grads, loss, aux = accumulate(loss_fn, params, parts, settings, key, shared)
     # Critics that are not finite leave out the whole step, as a loss that is not does.
     sound = jnp.all(jnp.isfinite(said["critic_grad_norm"]))
     loss = jnp.where(sound, loss, jnp.nan)

@@ -69,7 +69,7 @@ def coding(making: Making) -> Programs:
     old = state.params
     inputs, shared = {"batch": dict(batch)}, {"state": old["state"]}
     params = sharding.whole(old["params"], making.shardings)
-    grads, loss, aux = accumulate(loss_fn, params, inputs, settings.accumulate, dropout_key, shared)
+    grads, loss, aux = accumulate(loss_fn, params, inputs, settings, dropout_key, shared)
     trained = state._replace(params=old["params"])
     new, metrics = apply_update(
       trained, making.optimizer, grads, loss, skip_above=settings.optim.skip_above

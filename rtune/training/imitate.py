@@ -79,7 +79,7 @@ def imitation(making: Making) -> Programs:
     inputs = {"batch": dict(batch), "answers": stacked}
     params = sharding.whole(state.params, making.shardings)
     shared = {"frozen": frozen, "running": state.running}
-    grads, loss, aux = accumulate(loss_fn, params, inputs, settings.accumulate, dropout_key, shared)
+    grads, loss, aux = accumulate(loss_fn, params, inputs, settings, dropout_key, shared)
     if making.running:
       state = follow.follow(making, state, aux.pop("best"), batch)
     state, metrics = apply_update(

@@ -189,7 +189,7 @@ def reward_update(making: Making):
     if "reference" in needs:
       shared["reference"] = sharding.whole(reference, making.shardings)
     params = sharding.whole(state.params, making.shardings)
-    grads, loss, aux = accumulate(loss_fn, params, inputs, settings.accumulate, None, shared)
+    grads, loss, aux = accumulate(loss_fn, params, inputs, settings, None, shared)
     gap = jnp.max(jnp.abs(aux.pop("log_prob") - sampled.log_prob))
     if making.running:
       state = follow.follow(making, state, aux.pop("best"), batch)

@@ -14,7 +14,7 @@ from rtune.devices.compiling import jit_once
 from rtune.display import console
 from rtune.errors import UsageError
 from rtune.policies.networks import PATH
-from rtune.store import run_files, uvim_weights, vit_weights, warm_start, weights
+from rtune.store import conv_weights, run_files, uvim_weights, vit_weights, warm_start, weights
 from rtune.tasks.task import load
 from rtune.training import code_weights
 from rtune.training.setup import Setup, first_inputs
@@ -27,8 +27,8 @@ def policy(setup: Setup, folder: pathlib.Path) -> Any:
   inputs, _, shardings = _shapes(setup)
   params = jit_once(setup.policy.init, shardings)(jax.random.key(config.seed), inputs)
   if config.encoder_init:
-    encoder = _encoder(config, params, console.say)
-    params = {**params, "encoder": sharding.place(encoder, shardings["encoder"])}
+    read = _encoder(config, params, console.say)
+    params = {**params, **{name: sharding.place(read[name], shardings[name]) for name in read}}
   if config.warm_start:
     path = run_files.find_weights(config.warm_start, "config.warm_start")
     console.stage(f"mle starts from {path}")
@@ -88,19 +88,26 @@ def _quiet(line: str) -> None:
   del line
 
 
-def _encoder(config: configs.Config, params: Any, log: weights.Log) -> Any:
-  """The encoder's parameters from `config.encoder_init`; `params` may be shapes."""
-  if "encoder" not in params:
+def _encoder(config: configs.Config, params: Any, log: weights.Log) -> dict[str, Any]:
+  """What `config.encoder_init` has of the parameters; `params` may be shapes."""
+  key, encoder = "config.encoder_init", params.get("encoder", {})
+  if "backbone" in encoder or "backbone" in params:
+    packaged = config.encoder_init in conv_weights.PACKAGED
+    path = config.encoder_init if packaged else run_files.find_weights(config.encoder_init, key)
+    if "backbone" in params:
+      return {"backbone": conv_weights.load_backbone(path, params["backbone"], log)}
+    backbone = conv_weights.load_backbone(path, encoder["backbone"], log)
+    return {"encoder": {**encoder, "backbone": backbone}}
+  if not encoder:
     raise UsageError(
-      f"config.encoder_init is set, but {config.policy.fn} has no parameters called encoder; leave "
-      "it out."
+      f"{key} is set, but {config.policy.fn} has no parameters called encoder; leave it out."
     )
-  path = run_files.find_weights(config.encoder_init, "config.encoder_init")
+  path = run_files.find_weights(config.encoder_init, key)
   at, gelu = _sizes_at(config), config.model.encoder.gelu
   if at != "config.model":
     network = as_kind(configs.Part, config.policy.args["network"], f"{PATH}.network")
     gelu = dict(network.args.get("encoder", {})).get("gelu", configs.Encoder().gelu)
-  return vit_weights.load_encoder(path, params["encoder"], log, gelu=gelu, sizes_at=at)
+  return {"encoder": vit_weights.load_encoder(path, encoder, log, gelu=gelu, sizes_at=at)}
 
 
 def _sizes_at(config: configs.Config) -> str:

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int
 from rtune.policies.policy import Policy
 from rtune.rewards.running import Running
 from rtune.tasks.task import Task
+from rtune.training.optim import trainable
 
 Batch = Mapping[str, Array]
 Metrics = dict[str, Array]
@@ -141,17 +142,25 @@ POLICY = Learned(
 )
 
 
-def accumulate(loss_fn, params, inputs, parts: int, key, shared: Mapping = {}):
-  """Gradient, loss and auxiliary values of `inputs`, taken in `parts` slices of the batch.
+def accumulate(loss_fn, params, inputs, settings, key, shared: Mapping = {}):
+  """Gradient, loss and auxiliary values of `inputs`, taken in slices of the batch.
 
   Slices are strided, so that on a mesh every slice has examples of every device. Scalars are
-  averaged; auxiliary arrays come back in the order of the batch.
+  averaged; auxiliary arrays come back in the order of the batch. Of parameters that do not train
+  no gradient is taken: it is 0.
 
   Args:
+    settings: of the phase, whose `accumulate` is the number of slices.
     loss_fn: (params, part) -> (loss, auxiliary values); a part also holds what is `shared` by all,
       and of its own a `key`, if one is given.
   """
-  grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+  trained, parts = trainable(settings.optim, params), settings.accumulate
+
+  def loss_of(params, part):
+    held = jax.tree.map(lambda x, t: x if t else jax.lax.stop_gradient(x), params, trained)
+    return loss_fn(held, part)
+
+  grad_fn = jax.value_and_grad(loss_of, has_aux=True)
 
   def one(part, index):
     own = None if key is None else jax.random.fold_in(key, index)

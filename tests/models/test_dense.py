@@ -11,7 +11,7 @@ import pytest
 
 from rtune.devices.compiling import jit_once
 from rtune.errors import UsageError
-from rtune.models import deeplab, dense, sizes, vit, vit_dense
+from rtune.models import deeplab, dense, resnet, sizes, vit, vit_dense
 from rtune.models.unet import unet
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -250,9 +250,9 @@ def test_the_whole_network_has_the_published_number_of_parameters(name, paramete
   assert count(shapes_of(deeplab.deeplab(21, backbone=name))) == parameters
 
 
-def backbone(output_stride: int, norm: str = "affine") -> deeplab.Backbone:
-  layers = deeplab._Layers(norm, jnp.dtype("float32"))
-  return deeplab.Backbone(deeplab.BACKBONES["small"], output_stride, layers)
+def backbone(output_stride: int, norm: str = "affine") -> resnet.Backbone:
+  layers = resnet.Layers(norm, jnp.dtype("float32"))
+  return resnet.Backbone(resnet.VARIANTS["small"], output_stride, layers)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,9 @@ from rtune.plan import counts
 from rtune.policies.tokens import autoregressive
 
 
-def sizes_and_shapes(length=24, samples=3, batch=2, image=64, registers=0):
+def sizes_and_shapes(length=24, samples=3, batch=2, image=64, **encoder):
   config = configs.Model(
-    encoder=configs.Encoder(
-      patch_size=8, width=64, depth=3, num_heads=2, mlp_dim=256, registers=registers
-    ),
+    encoder=configs.Encoder(patch_size=8, width=64, depth=3, num_heads=2, mlp_dim=256, **encoder),
     decoder=configs.Decoder(width=96, depth=2, num_heads=4, mlp_dim=256),
     dtype="float32",
   )
@@ -38,9 +36,9 @@ def test_forward_is_what_the_compiler_counts():
   assert counts.forward(sizes).flops < measured < 1.15 * counts.forward(sizes).flops
 
 
-@pytest.mark.parametrize("registers", [0, 16])
-def test_encoding_is_what_the_compiler_counts(registers):
-  sizes, model, params, images, _ = sizes_and_shapes(registers=registers)
+@pytest.mark.parametrize("encoder", [{}, {"registers": 16}, {"backbone": "alexnet"}])
+def test_encoding_is_what_the_compiler_counts(encoder):
+  sizes, model, params, images, _ = sizes_and_shapes(**encoder)
 
   def encode(params, images):
     memory = model.apply({"params": params}, images, method="encode")

