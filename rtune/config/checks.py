@@ -32,7 +32,14 @@ _AT_LEAST_ONE = (
 _NOT_NEGATIVE = (
   *("reward.kl", "reward.timeout_s", "data.timeout_s", "eval_every", "eval_examples"),
   "actor_critic.kl_bound",
-  *("data.prefetch", "data.cache_mb", "data.skip_at_most", "data.skip_share"),
+  *(
+    "data.prefetch",
+    "data.cache_mb",
+    "data.views",
+    "data.features_mb",
+    "data.skip_at_most",
+    "data.skip_share",
+  ),
   *("checkpoints.keep_every", "checkpoints.patience", "seed"),
 )
 

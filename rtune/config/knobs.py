@@ -48,6 +48,9 @@ class Data:
   threads: int = 8  # threads that read and transform
   prefetch: int = 4  # batches prepared ahead by each process
   cache_mb: int = 0  # memory for decoded examples in megabytes, of train and of val, a process
+  views: int = 0  # views of each training example; 0: a new one each time
+  features: str = ""  # folder for features of a backbone that is not trained; "": in the workdir
+  features_mb: int = 4000  # room for them in megabytes; where it is less they are not kept
   on_error: str = "stop"  # an example that cannot be read ends the run; "skip" leaves it out
   skip_at_most: int = 100  # so many may be left out of a source
   skip_share: float = 0.01  # and no more than this share of it

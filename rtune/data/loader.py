@@ -23,6 +23,7 @@ from rtune.data.cached import source_name
 from rtune.data.reader import Features, MakeExample, Reader
 from rtune.data.source import Example, Source
 from rtune.data.unreadable import Unreadable
+from rtune.data.views import Views
 from rtune.errors import DataError, UsageError
 
 
@@ -55,6 +56,7 @@ def train_batches(
   process_count: int = 1,
   unreadable: Unreadable | None = None,
   timeout_s: float = 0.0,
+  views: Views | None = None,
 ) -> Generator[dict[str, np.ndarray], None, None]:
   """Batches of training from `start_step` on, without end. Close the iterator to stop its threads.
 
@@ -74,6 +76,7 @@ def train_batches(
     process_count: parts that each batch is split into.
     unreadable: takes examples with a DataError; the next one of the source stands for each.
     timeout_s: seconds that reading one example may take; 0 = no limit.
+    views: those that each example has; None: a new one each time, drawn by seed and position.
 
   Returns:
     Features with shapes [batch_size / process_count, ...].
@@ -87,7 +90,12 @@ def train_batches(
   order, reader = _order(_length(source), seed), Reader(source, example, unreadable, timeout_s)
 
   def row(at: int) -> Features:
-    return reader.read_from(int(order[at]), lambda: np.random.default_rng((seed, at))).features
+    if views is None:
+      drawn = reader.read_from(int(order[at]), lambda _: np.random.default_rng((seed, at)))
+      return drawn.features
+    view = views.number(at, len(source))
+    found = reader.read_from(int(order[at]), lambda index: views.rng(index, view))
+    return {**found.features, **views.beside(found.index, view)}
 
   def read(step: int) -> dict[str, np.ndarray]:
     start = step * batch_size + first
@@ -143,6 +151,43 @@ def eval_batches(
     )
 
   return _prepare(read, range(-(-length // counting)), num_threads, prefetch, reader)
+
+
+def view_batches(
+  source: Source,
+  example: MakeExample,
+  views: Views,
+  *,
+  batch_size: int,
+  first: int = 0,
+  num_threads: int,
+  prefetch: int,
+  unreadable: Unreadable | None = None,
+  timeout_s: float = 0.0,
+) -> Generator[tuple[list[int], dict[str, np.ndarray]], None, None]:
+  """All views of all examples once, in order: the rows of a batch, and their features.
+
+  Row index * views.count + view is that view of that example. The batch is always full: what is
+  more than its rows repeats the last one. Rows begin with `first`; examples that `unreadable` takes
+  have none. For all else see `train_batches`.
+  """
+  total = _length(source) * views.count
+  reader = Reader(source, example, unreadable, timeout_s)
+
+  def read(step: int) -> tuple[list[int], dict[str, np.ndarray]]:
+    start = first + step * batch_size
+    rows = range(start, min(start + batch_size, total))
+    both = [(row, *divmod(row, views.count)) for row in rows]
+    read = [(row, reader.read(index, views.rng(index, view))) for row, index, view in both]
+    found = [(row, one.features) for row, one in read if one is not None]
+    if not found:
+      return [], {}
+    found += found[-1:] * (batch_size - len(found))
+    count = sum(one is not None for _, one in read)
+    return [row for row, _ in found[:count]], _stack([features for _, features in found])
+
+  steps = range(-(-(total - first) // batch_size))
+  return _prepare(read, steps, num_threads, prefetch, reader)
 
 
 def _block_size(batch_size: int, process_index: int, process_count: int) -> int:

@@ -54,11 +54,11 @@ class Reader:
       return None
 
   def read_from(
-    self, index: int, make_rng: Callable[[], np.random.Generator | None] = lambda: None
+    self, index: int, make_rng: Callable[[int], np.random.Generator | None] = lambda index: None
   ) -> Read:
     """The example, or the next one of the source that is not left out."""
     for at in _from(index, len(self._source)):
-      found = self.read(at, make_rng())
+      found = self.read(at, make_rng(at))
       if found is not None:
         return found
     raise DataError(f"{source_name(self._source)} has no example that can be read.")

@@ -13,6 +13,9 @@ from rtune.models.conv_encoder import ConvEncoder
 from rtune.models.decoder import Decoder
 from rtune.models.sizes import Model
 
+Images = UInt8[Array, "b i i c"]
+Features = Float[Array, "b n f"]  # of a backbone, kept
+
 
 class EncoderDecoder(nn.Module):
   """Parameters: {"encoder": a ViT or a ConvEncoder, "decoder": a Decoder}."""
@@ -20,11 +23,15 @@ class EncoderDecoder(nn.Module):
   encoder: vit.ViT | ConvEncoder
   decoder: Decoder
 
-  def encode(
-    self, image_BIIC: UInt8[Array, "b i i c"], deterministic: bool = True
-  ) -> Float[Array, "b n d"]:
-    """8-bit images -> memory tokens."""
-    return self.encoder(image_BIIC.astype(jnp.float32) / 127.5 - 1.0, deterministic)
+  def encode(self, given: Images | Features, deterministic: bool = True) -> Float[Array, "b n d"]:
+    """8-bit images, or what `features` has made of them, -> memory tokens."""
+    if given.ndim == 3:
+      return self.encoder.of_features(given, deterministic)
+    return self.encoder(_signed(given), deterministic)
+
+  def features(self, image_BIIC: Images) -> Features:
+    """What a backbone says of 8-bit images."""
+    return self.encoder.features(_signed(image_BIIC))
 
   def decode(self, memory_BND, tokens_BSL, deterministic: bool = True):
     return self.decoder(memory_BND, tokens_BSL, deterministic)
@@ -37,11 +44,15 @@ class EncoderDecoder(nn.Module):
 
   def __call__(
     self,
-    image_BIIC: UInt8[Array, "b i i c"],
+    given: Images | Features,
     tokens_BSL: Int[Array, "b s l"],
     deterministic: bool = True,
   ) -> Float[Array, "b s l v"]:
-    return self.decode(self.encode(image_BIIC, deterministic), tokens_BSL, deterministic)
+    return self.decode(self.encode(given, deterministic), tokens_BSL, deterministic)
+
+
+def _signed(image_BIIC: Images) -> Float[Array, "b i i c"]:
+  return image_BIIC.astype(jnp.float32) / 127.5 - 1.0
 
 
 def check_image_size(model: EncoderDecoder, image_size: int) -> None:

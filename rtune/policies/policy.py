@@ -122,6 +122,18 @@ class Control(NamedTuple):
   play: Callable[[Params, Inputs, Array], Actions]
 
 
+class Backbone(NamedTuple):
+  """What of a policy looks at an image before all else, and may be left as it is.
+
+  Attributes:
+    path: names of its parameters begin so, such as "encoder/backbone/".
+    features: (parameters, inputs) -> [B, ...], which the policy takes in place of inputs.
+  """
+
+  path: str
+  features: Callable[[Params, Inputs], Array]
+
+
 class Policy(NamedTuple):
   """A distribution over answers for an image.
 
@@ -134,6 +146,7 @@ class Policy(NamedTuple):
       many bits it takes.
     compiler_options: of `jax.jit`, for programs that sample or decode on this machine.
     control: for learners that judge single decisions; None: there is nothing for them.
+    backbone: whose features can be kept while it is not trained; None: there is none.
   """
 
   init: Init
@@ -148,3 +161,4 @@ class Policy(NamedTuple):
   describes_truth: bool = False
   compiler_options: dict[str, Any] | None = None
   control: Control | None = None
+  backbone: Backbone | None = None

@@ -20,12 +20,13 @@ from jaxtyping import Array, Float, Int
 
 from rtune.devices import compiling
 from rtune.models import encoder_decoder
+from rtune.models.conv_encoder import ConvEncoder
 from rtune.models.decoder import KeyValue
 from rtune.models.encoder_decoder import EncoderDecoder
 from rtune.models.sizes import Decoder, Encoder, Model
 from rtune.policies import heads
 from rtune.policies.beam import beam_search
-from rtune.policies.policy import Policy, Sampled, Scored
+from rtune.policies.policy import Backbone, Policy, Sampled, Scored
 from rtune.policies.space import Ending, Tokens
 
 
@@ -51,8 +52,9 @@ def tokens(
 ) -> Policy:
   """The policy of a ViT and an autoregressive decoder over sequences of tokens.
 
-  Its inputs are images [B, I, I, 3] uint8, its outputs logits [B, S, L, V]. After its end a
-  sequence is token 0 with log-probability 0. Arguments are those of `rtune.models.sizes.Model`.
+  Its inputs are images [B, I, I, 3] uint8, or features of its backbone; its outputs are logits
+  [B, S, L, V]. After its end a sequence is token 0 with log-probability 0. Arguments are those of
+  `rtune.models.sizes.Model`.
   """
   model = Model(encoder, decoder, dtype, remat, scan_layers, cache_block)
   network = encoder_decoder.build(model, space.vocab_size, space.length)
@@ -100,8 +102,19 @@ def autoregressive(
     divergence=lambda scored, reference: heads.categorical.kl(scored.outputs, reference.outputs),
     describe=lambda scored: {"length": jnp.sum(scored.mask, axis=-1)},
     search="beam",
+    backbone=_backbone(model),
     compiler_options=compiling.of_decoding(model.decoder.width),
   )
+
+
+def _backbone(model: EncoderDecoder) -> Backbone | None:
+  if not isinstance(model.encoder, ConvEncoder):
+    return None
+
+  def features(params, images):
+    return model.apply({"params": params}, images, method="features")
+
+  return Backbone("encoder/backbone/", features)
 
 
 def alive(actions: Int[Array, "*b l"], ending: Ending | None) -> Float[Array, "*b l"]:

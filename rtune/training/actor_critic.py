@@ -34,6 +34,7 @@ from rtune.training.update import (
   State,
   accumulate,
   apply_update,
+  seen,
 )
 
 
@@ -61,7 +62,7 @@ def actor_critic(making: Making) -> Programs:
   def sample(params, step, batch) -> Sampled:
     params = sharding.whole(params, making.shardings)
     key = jax.random.fold_in(making.key, step)
-    return policy.sample(params, task.inputs(batch), key, settings.num_samples)
+    return policy.sample(params, seen(task, batch), key, settings.num_samples)
 
   update = jax.jit(_update(making), donate_argnums=0, out_shardings=(making.shardings, None))
 
@@ -146,7 +147,7 @@ def _decided(making: Making, params: Any, batch: Batch, sampled: Sampled, scores
       "config.reward gives no credit for single decisions, from which actor-critic learns; take "
       "one that does, such as rtune.rewards.patch_gain:patch_gain."
     )
-  states, mask = control.states(params, making.task.inputs(batch), actions)
+  states, mask = control.states(params, seen(making.task, batch), actions)
   # What is not valid as a whole teaches nothing of its decisions.
   earned = jnp.where(scores.valid[..., None], credit, jnp.nan)
   looks_ahead = making.settings.discount > 0

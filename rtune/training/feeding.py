@@ -11,6 +11,7 @@ import jax
 from rtune.data import loader
 from rtune.data.cached import source_name
 from rtune.data.unreadable import left_out
+from rtune.data.views import Views
 from rtune.errors import DataError
 from rtune.training import adapt
 from rtune.training.phases import Phase
@@ -26,16 +27,23 @@ class Feed:
   Args:
     folder: the workdir.
     labeling: gives the parameters that label images at that moment, where a phase asks for labels.
+    views: those that each example has; None: a new one each time.
   """
 
   def __init__(
-    self, setup: Setup, phase: Phase, folder: pathlib.Path, done: int, labeling: Callable[[], Any]
+    self,
+    setup: Setup,
+    phase: Phase,
+    folder: pathlib.Path,
+    done: int,
+    labeling: Callable[[], Any],
+    views: Views | None = None,
   ):
     self._setup, self._phase, self._folder = setup, phase, folder
     self._spans = adapt.spans(setup, phase.name, folder, done, labeling)
     self._size = getattr(setup.config, phase.name).batch_size
     self._seed = setup.config.seed * _SEEDS_A_RUN + phase.seed
-    self._source = setup.train
+    self._source, self._views = setup.train, views
 
   def batches(self) -> Generator[dict, None, None]:
     """One batch after the other; close it to stop the threads."""
@@ -54,6 +62,7 @@ class Feed:
         process_count=jax.process_count(),
         unreadable=left_out(data, "the training data", span.source, self._folder),
         timeout_s=data.timeout_s,
+        views=self._views,
       )
       with contextlib.closing(batches):
         yield from itertools.islice(batches, span.last - span.first)

@@ -23,6 +23,7 @@ from rtune.training.update import (
   accumulate,
   apply_update,
   by_decision,
+  seen,
 )
 
 
@@ -41,7 +42,7 @@ def imitation(making: Making) -> Programs:
   needs = losses.needed(extras)
 
   def loss_fn(params, part):
-    batch, inputs = part["batch"], task.inputs(part["batch"])
+    batch, inputs = part["batch"], seen(task, part["batch"])
     both = policy.score(params, inputs, part["answers"], part["key"])
     scored, rest = (jax.tree.map(lambda x, i=i: x[:, i], both) for i in (slice(1), slice(1, None)))
     aux = {

@@ -20,7 +20,7 @@ from rtune.display.progress import Progress
 from rtune.store import manifest, reading, run_files, weights, workdir
 from rtune.store.checkpoint import Checkpoints
 from rtune.tasks.task import knowledge
-from rtune.training import code_weights, evaluated, memory, resume, start, tables, trial
+from rtune.training import code_weights, evaluated, features, memory, resume, start, tables, trial
 from rtune.training.evaluated import Evaluated
 from rtune.training.feeding import Feed
 from rtune.training.leaving import Leaving
@@ -131,7 +131,8 @@ def _run_phase(this: Run, phase: Phase, offset: int) -> None:
   state, seconds = _resume(this, name, state)
   first, begun = int(state.step), time.monotonic() - seconds
   seen = evaluated.opened(config, this.setup.task, this.folder, phase, offset, offset + first)
-  feed = Feed(this.setup, phase, this.folder, first, lambda: _labeling(state))
+  views = features.views_of(this.setup, phase, state.params, this.folder, this.stop)
+  feed = Feed(this.setup, phase, this.folder, first, lambda: _labeling(state), views)
   batches = feed.batches()
   console.stage(f"{name}: steps {first} to {settings.steps}; the first one compiles")
   progress = Progress(settings.steps, name, start=first, images_per_unit=settings.batch_size)

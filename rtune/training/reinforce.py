@@ -32,6 +32,7 @@ from rtune.training.update import (
   accumulate,
   apply_update,
   by_decision,
+  seen,
 )
 
 
@@ -54,11 +55,11 @@ def reinforce(making: Making, scoring: Scoring | None = None) -> Programs:
     if parts > 1:
       sample_key = jax.random.fold_in(sample_key, part)
     params = sharding.whole(params, making.shardings)
-    return policy.sample(params, task.inputs(batch), sample_key, settings.num_samples)
+    return policy.sample(params, seen(task, batch), sample_key, settings.num_samples)
 
   @decoding
   def best(params, batch) -> Actions:
-    found = policy.best(sharding.whole(params, making.shardings), task.inputs(batch))
+    found = policy.best(sharding.whole(params, making.shardings), seen(task, batch))
     return jax.tree.map(lambda x: x[:, None], found)
 
   update = jax.jit(reward_update(making), donate_argnums=1, out_shardings=(making.shardings, None))
@@ -152,7 +153,7 @@ def reward_update(making: Making):
 
   def loss_fn(params, part):
     batch, actions = part["batch"], part["actions"]
-    inputs = task.inputs(batch)
+    inputs = seen(task, batch)
     scored: Scored = policy.score(params, inputs, actions)
     offered = {"scored": scored, "policy": policy, "actions": actions}
     if "reference" in needs:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AbstractMesh, Mesh
 
 from rtune import config as configs
@@ -106,9 +107,9 @@ def first_inputs(setup: Setup) -> Inputs:
   return example_inputs(setup.task, raw)
 
 
-def example_inputs(task: Task, raw: Example) -> Inputs:
+def example_inputs(task: Task, raw: Example, rng: np.random.Generator | None = None) -> Inputs:
   """What a policy sees of one example: leaves [1, ...]."""
-  return task.inputs({k: jnp.asarray(v)[None] for k, v in task.example(raw, None).items()})
+  return task.inputs({k: jnp.asarray(v)[None] for k, v in task.example(raw, rng).items()})
 
 
 def metrics_of(config: configs.Config, task: Task, fast: bool = False) -> list[Metric]:

@@ -17,12 +17,13 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from rtune.policies.policy import Policy
+from rtune.policies.policy import Inputs, Policy
 from rtune.rewards.running import Running
 from rtune.tasks.task import Task
 from rtune.training.optim import trainable
 
 Batch = Mapping[str, Array]
+FEATURES = "features"  # in a batch: what a backbone says of it, where that is kept
 Metrics = dict[str, Array]
 _SETTLED, _DECAY = 20, 0.98  # steps until norms say what is usual; what one step weighs then
 Step = Callable[["State", Batch], tuple["State", Metrics]]
@@ -125,6 +126,11 @@ class Learned(NamedTuple):
   trained: Callable[[Any], Any]
   init: Callable[[Any, optax.GradientTransformation], State]
   frozen: Callable[[Any, Any], Any]
+
+
+def seen(task: Task, batch: Batch) -> Inputs:
+  """What the policy gets of a batch of training: kept features, or the task's inputs. jit."""
+  return batch[FEATURES] if FEATURES in batch else task.inputs(batch)
 
 
 def init_state(params: Any, optimizer: optax.GradientTransformation) -> State:
