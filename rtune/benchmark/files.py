@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pathlib
 import tempfile
 import time
@@ -73,4 +74,5 @@ def write(folder: pathlib.Path, images: int, boxes: int) -> pathlib.Path:
   }
   path = folder / "annotations.json"
   path.write_text(json.dumps(data))
+  os.sync()  # else the disk is still busy with them while they are read
   return path

@@ -6,9 +6,9 @@ import hashlib
 import os
 import zlib
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
-_THREADS = 16
+from rtune.data.files.threads import THREADS, in_threads
+
 _TAIL = 4096  # bytes: ends of compressed pictures hardly ever agree
 
 
@@ -55,11 +55,10 @@ def _parted(
     except OSError:
       return None  # reported by those who look at headers
 
-  if look is os.path.getsize or len(group) < _THREADS:
+  if look is os.path.getsize or len(group) < THREADS:
     found = map(seen, group)
   else:
-    with ThreadPoolExecutor(_THREADS) as pool:
-      found = list(pool.map(seen, group))
+    found = in_threads(seen, group)
   parts = collections.defaultdict(list)
   for row, value in zip(group, found, strict=True):
     if value is not None:

@@ -1,16 +1,12 @@
 """The image files that annotations name: where they are, and a look at each of their headers."""
 
 import functools
-import itertools
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from rtune.data.files import copies, file_names, validate
 from rtune.data.files.images import check_image
-
-_THREADS = 16
-_CHUNK = 64
+from rtune.data.files.threads import in_threads
 
 
 def locate(
@@ -46,12 +42,7 @@ def check(
 ) -> list[tuple[int, int] | None]:
   """(height, width) of each image file by its header; files that cannot be used are errors."""
 
-  def look(start: int) -> list[tuple[int, int] | str]:
-    return [check_image(path, max_pixels) for path in paths[start : start + _CHUNK]]
-
-  with ThreadPoolExecutor(_THREADS) as pool:
-    chunks = pool.map(look, range(0, len(paths), _CHUNK))
-    results = list(itertools.chain.from_iterable(chunks))
+  results = in_threads(lambda path: check_image(path, max_pixels), paths)
   for path, result in zip(paths, results, strict=True):
     if isinstance(result, str):
       kind = f"image files, of {len(paths)} in all, that cannot be used"

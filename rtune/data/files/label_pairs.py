@@ -3,17 +3,15 @@
 import os
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
 from rtune.data.files import folder, image_files, label_masks, validate
 from rtune.data.files.label_masks import Coding
+from rtune.data.files.threads import in_threads
 from rtune.errors import DataError
 from rtune.predictions.labels import IGNORE
-
-_THREADS = 8
 
 
 class Pair(NamedTuple):
@@ -151,8 +149,7 @@ def _check_contents(
       return str(error)
     return label_masks.listed(mask), bool(np.all(mask.labels == IGNORE))
 
-  with ThreadPoolExecutor(_THREADS) as pool:
-    found = list(pool.map(look, pairs))
+  found = in_threads(look, pairs)
   empty = set()
   for pair, result in zip(pairs, found, strict=True):
     if isinstance(result, str):

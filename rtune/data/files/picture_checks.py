@@ -1,11 +1,9 @@
 """What pictures to restore must be, looked at before training; what is wrong goes into a report."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from rtune.data.files import images, validate
-
-_THREADS = 16
+from rtune.data.files.threads import in_threads
 
 # What `images.conversions` finds -> kind and mend of a warning.
 _CONVERTED = {
@@ -18,8 +16,7 @@ Size = tuple[int, int] | None  # (height, width) in pixels; None: the file canno
 
 def warn_of_conversions(paths: Sequence[str], max_pixels: int, report: validate.Report) -> None:
   """Warnings for files that are more than 8-bit gray or color."""
-  with ThreadPoolExecutor(_THREADS) as pool:
-    found = list(pool.map(lambda path: images.conversions(path, max_pixels), paths))
+  found = in_threads(lambda path: images.conversions(path, max_pixels), paths)
   for path, names in zip(paths, found, strict=True):
     for name in names:
       report.warn(*_CONVERTED[name], repr(path))

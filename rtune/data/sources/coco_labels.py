@@ -8,7 +8,6 @@ import os
 import pathlib
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -24,13 +23,13 @@ from rtune.data.files import (
 )
 from rtune.data.files.images import MAX_PIXELS
 from rtune.data.files.label_pairs import Checks, Pair
+from rtune.data.files.threads import in_threads
 from rtune.data.source import Example
 from rtune.data.sources.coco_panoptic import CocoPanoptic
 from rtune.data.sources.label_files import LabelFiles
 from rtune.errors import UsageError
 from rtune.predictions.labels import IGNORE
 
-_THREADS = 8
 _SAID = re.compile(r"(\d+)\s*=\s*(?:void|ignore|unlabel)", re.IGNORECASE)
 
 
@@ -126,8 +125,7 @@ class PanopticLabels:
       labels = _semantic(self._source.segments(index))
       return np.bincount(labels.ravel() + np.int16(1), minlength=len(self.classes) + 1)[1:]
 
-    with ThreadPoolExecutor(_THREADS) as pool:
-      return np.sum(list(pool.map(count, range(len(self)))), axis=0, dtype=np.int64)
+    return np.sum(in_threads(count, range(len(self))), axis=0, dtype=np.int64)
 
   def __len__(self) -> int:
     return len(self._source)

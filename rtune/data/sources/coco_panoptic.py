@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,10 @@ from rtune.data.files import (
   validate,
 )
 from rtune.data.files.images import MAX_PIXELS, read_image
+from rtune.data.files.threads import in_threads
 from rtune.data.source import Example
 from rtune.errors import DataError
 
-_THREADS = 8
 _UNKNOWN = "masks with ids that the file does not list"
 _ABSENT = "segments without a pixel in their mask"
 
@@ -183,8 +182,7 @@ class CocoPanoptic:
       except DataError as error:
         return str(error)
 
-    with ThreadPoolExecutor(_THREADS) as pool:
-      found = list(pool.map(check, rows))
+    found = in_threads(check, rows)
     for row, mask in zip(rows, found, strict=True):
       path = self._masks[row]
       if isinstance(mask, str):

@@ -5,7 +5,6 @@ Dimension key:
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from jaxtyping import Int
@@ -14,11 +13,10 @@ from rtune.data.files import label_masks, label_pairs, validate
 from rtune.data.files.images import read_image
 from rtune.data.files.label_classes import Classes
 from rtune.data.files.label_pairs import Checks, Pair
+from rtune.data.files.threads import in_threads
 from rtune.data.source import Example
 from rtune.errors import DataError
 from rtune.predictions.labels import IGNORE
-
-_THREADS = 8
 
 
 class LabelFiles:
@@ -58,8 +56,7 @@ class LabelFiles:
       labels = label_masks.known_labels(pair.mask, self._coding, self._max_pixels)
       return np.bincount(labels.ravel() + np.int16(1), minlength=len(self.classes) + 1)[1:]
 
-    with ThreadPoolExecutor(_THREADS) as pool:
-      counts = list(pool.map(count, [pair for pair in self._pairs if pair.mask]))
+    counts = in_threads(count, [pair for pair in self._pairs if pair.mask])
     return np.sum(counts, axis=0, dtype=np.int64) + np.zeros(len(self.classes), np.int64)
 
   def __len__(self) -> int:

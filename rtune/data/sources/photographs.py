@@ -3,13 +3,11 @@
 import os
 import pathlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from rtune.data.files import coco_json, file_names, folder, image_files, validate
 from rtune.data.files.images import MAX_PIXELS, color_spread, read_image
+from rtune.data.files.threads import in_threads
 from rtune.data.source import Example
-
-_THREADS = 16
 
 
 class Photographs:
@@ -123,8 +121,7 @@ def _colored(
   """Which photographs are in color; gray ones are warnings, unreadable ones errors."""
   if least_color <= 0:
     return [True] * len(paths)
-  with ThreadPoolExecutor(_THREADS) as pool:
-    spreads = list(pool.map(lambda path: color_spread(path, max_pixels), paths))
+  spreads = in_threads(lambda path: color_spread(path, max_pixels), paths)
   for path, spread in zip(paths, spreads, strict=True):
     if isinstance(spread, str):
       report.error("image files that cannot be read", "Each as told", f"{path!r} {spread}")
