@@ -9,6 +9,9 @@ Variants, behind a colon (`--config configs/detection_recall.py:coco_json`):
   coco_json  your own COCO-format files:
              --config.data.train.args.annotations=train.json
              --config.data.val.args.annotations=val.json
+  counts     tunes a model on images of which only the numbers of objects are known:
+             --config.init_from=runs/few --config.data.train.args.annotations=counts.json
+             --config.data.val.args.annotations=val.json
   scenes     imitation on embedded scenes in the sizes of coco_json, which a few hundred photographs
              start from: `coco_json --config.warm_start=runs/scenes`
   paper      the setting of 2302.08242, for a pod; needs rtune[tfds] and COCO prepared
@@ -79,6 +82,16 @@ def coco_json(config: ConfigDict) -> None:
   config.eval_every = 500
 
 
+def counts(config: ConfigDict) -> None:
+  """Nobody has drawn boxes: what is rewarded is that there are as many as somebody has counted."""
+  coco_json(config)
+  config.data.train.fn = "rtune.data.sources.counted:Counted"
+  config.task.args.scale_max = 1.0
+  config.phases = ("reward",)
+  config.reward.fn = "rtune.rewards.weak:count"
+  config.reward.kl = 0.05  # a count can be right while boxes drift
+
+
 def paper(config: ConfigDict) -> None:
   """2302.08242, section on detection. H: read in a primary source; M, L: from memory, unsure."""
   config.task.args = {
@@ -125,6 +138,7 @@ def tiny(config: ConfigDict) -> None:
 _CHANGES = {
   "control": variants.control,
   "coco_json": coco_json,
+  "counts": counts,
   "scenes": scenes,
   "paper": paper,
   "tiny": tiny,

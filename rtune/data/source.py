@@ -148,6 +148,17 @@ class PixelCounts(Protocol):
 
 
 @runtime_checkable
+class Partial(Protocol):
+  """Knows a part of each answer: enough for some rewards, too little to imitate.
+
+  Attributes:
+    unknown: what it does not know, in words.
+  """
+
+  unknown: str
+
+
+@runtime_checkable
 class Warns(Protocol):
   """Has looked at its files when it was opened.
 

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from rtune.data import augment
-from rtune.data.source import BoxCounts, DetectionSource, Example, Source
+from rtune.data.source import BoxCounts, DetectionSource, Example, Partial, Source
 from rtune.display import console
 from rtune.errors import UsageError
 from rtune.policies.policy import Scored
@@ -82,6 +82,11 @@ class Detection:
       raise UsageError(
         f"{type(source).__name__} has no boxes: detection needs a source with `classes` and "
         "`category_ids`."
+      )
+    if isinstance(source, Partial) and self.scale_max > 1:
+      raise UsageError(
+        f"{type(source).__name__} says of whole images what is on them, and views for training are "
+        f"cut: set config.task.args.scale_max=1 (it is {self.scale_max})."
       )
     counts = source.box_counts() if isinstance(source, BoxCounts) else np.zeros(0, int)
     if (counts > self.max_boxes).any():

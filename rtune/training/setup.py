@@ -14,7 +14,7 @@ from rtune.config.names import build_part, check_args, parameters_of, resolve
 from rtune.data import unreadable
 from rtune.data.cached import Cached
 from rtune.data.class_counts import count_classes
-from rtune.data.source import Example, Source
+from rtune.data.source import Example, Partial, Source
 from rtune.devices import sharding
 from rtune.errors import UsageError
 from rtune.metrics.metric import Metric
@@ -79,6 +79,7 @@ def prepare(config: configs.Config) -> Setup:
   raw = unreadable.first(val, config.data.on_error == "skip")
   jax.eval_shape(policy.init, jax.random.key(0), example_inputs(task, raw))
   identity.check(config, {"data.train": train, "data.val": val, **splits})
+  _check_imitating(config, train)
   _check_adapting(config, task, target)
   if config.data.cache_mb:
     train, val = (Cached(source, config.data.cache_mb) for source in (train, val))
@@ -221,6 +222,17 @@ def _check_names(config: configs.Config, task: Task) -> None:
     )
   for name in config.phases:
     check_phase(task, config, name)
+
+
+def _check_imitating(config: configs.Config, train: Source) -> None:
+  """What knows a part of each answer is nothing to imitate."""
+  given = ("mle",) if config.init_from else ()
+  imitating = [name for name in ("mle", "control") if name in config.phases and name not in given]
+  if imitating and isinstance(train, Partial):
+    raise UsageError(
+      f"config.data.train does not know {train.unknown}, which the phase {imitating[0]} would "
+      'learn. Tune a model that knows: config.phases=("reward",) and config.init_from=its workdir.'
+    )
 
 
 def _check_adapting(config: configs.Config, task: Task, target: Source | None) -> None:
