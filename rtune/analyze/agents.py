@@ -6,7 +6,7 @@ Dimension key:
   B: batch of pictures
   S: choices that are tried
   H, W: height and width in pixels
-  C: channels
+  C: channels, each of which has two numbers: its step and its mix
   P: patches of a picture
   A: numbers that are chosen for a patch
 """
@@ -33,6 +33,7 @@ from rtune.training.restore import Restored
 
 STEPS = (0.0, 0.5, 0.75, 1.0, 1.25, 1.5)
 MIXES = (-0.4, -0.2, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
+TRIED = np.array(list(itertools.product(STEPS, MIXES)), np.float32)
 PUBLISHED_REACH = 0.001  # of multipliers
 _REACH = 2.0  # of step and mix here, more than any that is tried
 _INSIDE = 0.9999  # of the range of tanh, where it has an inverse
@@ -83,55 +84,63 @@ def random_choices(run: Restored, passes: int, seed: int = 0) -> Predict:
   return in_turn(run, go, passes)
 
 
-def constant(run: Restored, chosen: Iterable[tuple[float, float]]) -> Predict:
-  """The same step and mix for all patches, of each pass."""
-  control, chosen = one_pass(run), list(chosen)
+def constant(run: Restored, chosen: Sequence[Float[np.ndarray, "c 2"]]) -> Predict:
+  """The same step and mix of each channel for all patches, of each pass."""
+  control = one_pass(run)
 
   def go(params, image, number, batch):
-    return _alike(control, params, image, _of_all([chosen[number]], control))
+    return _alike(control, params, image, _unsquashed(jnp.asarray(chosen[number][None])))
 
   return in_turn(run, go, len(chosen))
 
 
 def best_constants(
   run: Restored, params: Any, batches: Iterable[Mapping[str, Array]], passes: int
-) -> list[tuple[float, float]]:
-  """Step and mix of each pass that leave the least error on these pictures, pass by pass."""
+) -> list[Float[np.ndarray, "c 2"]]:
+  """Step and mix of each pass that leave the least error on these pictures, pass by pass.
+
+  Of several channels one after the other, twice: all together would be 72 to the power of 3.
+  """
   control = one_pass(run)
-  tried = list(itertools.product(STEPS, MIXES))
+  channels = control.numbers // 2
 
   @jax.jit
-  def errors(params, image, clean):
-    pictures = _alike(control, params, image, _of_all(tried, control))["image"]
+  def errors(params, image, clean, tried):
+    pictures = _alike(control, params, image, _unsquashed(tried))["image"]
     return jnp.mean((pictures - clean[:, None]) ** 2, axis=(2, 3, 4))
 
   @jax.jit
-  def after(params, image, pair):
-    return _alike(control, params, image, _unsquashed(pair[None], control))["image"][:, 0]
+  def after(params, image, best):
+    return _alike(control, params, image, _unsquashed(best[None]))["image"][:, 0]
 
   pairs = [(batch["image"], batch["clean"]) for batch in batches]
   chosen = []
   for _ in range(passes):
-    # PSNR is averaged over pictures, so logarithms are.
-    found = [np.log(np.asarray(errors(params, *pair), np.float64)) for pair in pairs]
-    best = tried[int(np.concatenate(found).mean(axis=0).argmin())]
+    best = np.tile(np.float32([1, 0]), (channels, 1))
+    for channel in range(channels) if channels == 1 else (*range(channels), *range(channels)):
+      tried = np.tile(best, (len(TRIED), 1, 1))
+      tried[:, channel] = TRIED
+      # PSNR is averaged over pictures, so logarithms are.
+      found = [np.log(np.asarray(errors(params, *pair, tried), np.float64)) for pair in pairs]
+      best = tried[int(np.concatenate(found).mean(axis=0).argmin())]
     chosen.append(best)
-    pairs = [(after(params, image, jnp.asarray(best)), clean) for image, clean in pairs]
+    pairs = [(after(params, image, best), clean) for image, clean in pairs]
   return chosen
 
 
 def oracle(run: Restored, passes: int) -> Predict:
   """The step and mix of each patch that leave the least error in it, seen on the original.
 
-  As if its neighbors did the same; so it is no upper bound, but near one.
+  Channels are treated alike, and as if its neighbors did the same; so it is no upper bound, but
+  near one of gray pictures.
   """
   control = one_pass(run)
-  tried = list(itertools.product(STEPS, MIXES))
+  tried = jnp.tile(TRIED[:, None], (1, control.numbers // 2, 1))
   args = run.config.policy.args
   size = int(args.get("side", 16)), int(args.get("overlap", 4))
 
   def go(params, image, number, batch):
-    choices_SA = _of_all(tried, control)
+    choices_SA = _unsquashed(tried)
     found = _alike(control, params, image, choices_SA)
     rows, columns = found["numbers"].shape[3:5]
     errors = jnp.mean((found["image"] - batch["clean"][:, None]) ** 2, axis=-1)
@@ -172,16 +181,10 @@ def by_gradient(run: Restored, params: Any, batches: Iterable[Mapping[str, np.nd
   return {**params, "actor": actor}
 
 
-def _of_all(tried: Sequence[tuple[float, float]], control: Control) -> Float[Array, "s a"]:
-  """Choices of a policy whose numbers reach `_REACH`, before they are squashed; channels alike."""
-  pairs = jnp.asarray(np.asarray(tried, np.float32).reshape(-1, 2))
-  return _unsquashed(pairs, control)
-
-
-def _unsquashed(pairs: Float[Array, "*n 2"], control: Control) -> Float[Array, "*n a"]:
-  around = jnp.asarray([1.0, 0.0]).reshape(*[1] * (pairs.ndim - 1), 2)
-  choices = jnp.arctanh((pairs - around) / _REACH)
-  return jnp.tile(choices, (*[1] * (pairs.ndim - 1), control.numbers // 2))
+def _unsquashed(pairs_SC2: Float[Array, "s c 2"]) -> Float[Array, "s a"]:
+  """Choices of a policy whose numbers reach `_REACH`, before they are squashed."""
+  around = jnp.asarray([1.0, 0.0])[None, None]
+  return jnp.arctanh((pairs_SC2 - around) / _REACH).reshape(len(pairs_SC2), -1)
 
 
 def _alike(

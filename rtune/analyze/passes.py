@@ -115,7 +115,8 @@ def measured(
     measure("random multipliers", params, agents.random_choices(run, passes))
   if "constant" not in without:
     chosen = agents.best_constants(run, params, _training_pictures(run, train_images), passes)
-    console.say(f"best step and mix of each pass: {chosen}")
+    said = "; ".join(str([tuple(pair) for pair in one.round(2).tolist()]) for one in chosen)
+    console.say(f"best step and mix of each channel, pass by pass: {said}")
     measure("best constants", params, agents.constant(run, chosen))
   if "gradient" not in without:
     with contextlib.closing(_training_batches(run)) as batches:

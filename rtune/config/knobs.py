@@ -48,6 +48,7 @@ class Data:
   threads: int = 8  # threads that read and transform
   prefetch: int = 4  # batches prepared ahead by each process
   cache_mb: int = 0  # memory for decoded examples in megabytes, of train and of val, a process
+  mosaic: float = 0.0  # training images of four others, as a share of the training data
   views: int = 0  # views of each training example; 0: a new one each time
   features: str = ""  # folder for features of a backbone that is not trained; "": in the workdir
   features_mb: int = 4000  # room for them in megabytes; where it is less they are not kept

@@ -17,7 +17,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Integer, UInt8
 from PIL import Image
 
+from rtune.errors import UsageError
+
 GRAY = 128
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of BT.601
 
 Size = int | tuple[int, int]  # of a canvas: the side of a square, or height and width
 
@@ -78,6 +81,32 @@ def see(image: UInt8[np.ndarray, "h w 3"], view: View, size: Size) -> UInt8[np.n
     canvas = np.full((*_canvas(size), 3), GRAY, np.uint8)
     canvas[: view.shown[0], : view.shown[1]] = shown
   return _mirrored(canvas, view.shown[1]) if view.mirrored else canvas
+
+
+def check_jitter(strength: float) -> None:
+  """UsageError for a strength that `jitter` cannot have."""
+  if not 0 <= strength < 1:
+    raise UsageError(
+      f"config.task.args.color_jitter is {strength}; it must be at least 0 and less than 1."
+    )
+
+
+def jitter(
+  image: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator, strength: float
+) -> UInt8[np.ndarray, "h w 3"]:
+  """Brightness, contrast and saturation, each times a uniform factor of 1 +- strength.
+
+  In this order, as torchvision's ColorJitter has them; the hue stays. Nothing is drawn, and the
+  image is the same, where the strength is 0.
+  """
+  if not strength:
+    return image
+  brightness, contrast, saturation = rng.uniform(1 - strength, 1 + strength, 3)
+  pixels = np.clip(image * np.float32(brightness), 0, 255)
+  mean = np.float32((pixels @ _LUMA).mean())
+  pixels = np.clip(mean + (pixels - mean) * np.float32(contrast), 0, 255)
+  gray = (pixels @ _LUMA)[..., None]
+  return np.rint(np.clip(gray + (pixels - gray) * np.float32(saturation), 0, 255)).astype(np.uint8)
 
 
 def see_map(

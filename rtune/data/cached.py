@@ -5,7 +5,7 @@ import threading
 import numpy as np
 
 from rtune.data.classes import Relabeled
-from rtune.data.source import Example, Source
+from rtune.data.source import Example, Source, forward
 
 
 class Cached:
@@ -25,10 +25,7 @@ class Cached:
     self._left = int(megabytes * 1e6)
     self._kept: dict[int, Example] = {}
     self._lock = threading.Lock()
-    # No __getattr__: from Python 3.12 on the Protocols of `data.source` would not see through it.
-    for name in dir(source):
-      if not name.startswith("_") and not hasattr(self, name):
-        setattr(self, name, getattr(source, name))
+    forward(self, source)
 
   def __len__(self) -> int:
     return len(self.source)

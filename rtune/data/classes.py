@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Int
 
-from rtune.data.source import Categories, Example, Source
+from rtune.data.source import Categories, Example, Source, forward
 from rtune.errors import DataError
 from rtune.predictions.labels import IGNORE
 
@@ -30,10 +30,7 @@ class Relabeled:
     order = [own[_composed(one)] for one in classes]
     self.source, self._labels = source, np.argsort(order).astype(np.int32)
     self.own_ids = tuple(source.category_ids[k] for k in order)
-    # As in `Cached`: the Protocols of `data.source` ask for attributes.
-    for attribute in dir(source):
-      if not attribute.startswith("_") and not hasattr(self, attribute):
-        setattr(self, attribute, getattr(source, attribute))
+    forward(self, source)
     self.classes, self.category_ids = tuple(classes), tuple(category_ids)
     if hasattr(source, "things"):
       self.things = tuple(source.things[k] for k in order)

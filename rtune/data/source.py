@@ -1,8 +1,8 @@
 """What a dataset must be, and what it may offer beside: ask `isinstance(source, CaptionSource)`.
 
 Any class with these members will do, none has to derive from here. isinstance sees members alone:
-which keys an example has is a promise. What forwards to another source must have its members as
-attributes, as `rtune.data.cached` does: from Python 3.12 on __getattr__ is not asked.
+which keys an example has is a promise. What stands in front of another source has its members as
+attributes, see `forward`.
 
 Dimension key:
   C: classes
@@ -47,6 +47,16 @@ class Categories(Protocol):
 
   classes: Sequence[str]
   category_ids: Sequence[int]
+
+
+def forward(wrapper: object, source: Source) -> None:
+  """Gives a source in front of another one what else the other offers: classes, counts, ...
+
+  No __getattr__: from Python 3.12 on the Protocols here would not see through it.
+  """
+  for name in dir(source):
+    if not name.startswith("_") and not hasattr(wrapper, name):
+      setattr(wrapper, name, getattr(source, name))
 
 
 @runtime_checkable

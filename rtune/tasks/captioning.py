@@ -49,6 +49,7 @@ class Captioning:
   reference_length: int = 0  # words of a reference that are compared; 0: as many as the longest has
   min_count: int = 1  # rarer words of the training captions cannot be written
   flip: float = 0.0  # chance of a horizontal flip in training; left and right would be wrong then
+  color_jitter: float = 0.0  # strength of changes of brightness, contrast and saturation
   corpus: str = ""  # corpus.npz of another run, for its words; empty: made from the training data
   sentence_piece: str = ""  # a SentencePiece .model: its pieces are written instead of words
   digest: str = ""  # of words and pieces, filled in: weights are worth nothing with others
@@ -56,6 +57,7 @@ class Captioning:
   pieces: SentencePieces | None = dataclasses.field(default=None, metadata={"learned": True})
 
   def __post_init__(self):
+    augment.check_jitter(self.color_jitter)
     least = {"image_size": 1, "length": 1, "references": 1, "reference_length": 0, "min_count": 1}
     for name, low in least.items():
       if getattr(self, name) < low:
@@ -157,6 +159,7 @@ class Captioning:
       image, _, _ = augment.fit(raw["image"], none, self.image_size)
     else:
       image, _, _ = augment.train_view(raw["image"], none, self.image_size, rng, flip=self.flip)
+      image = augment.jitter(image, rng, self.color_jitter)
     captions = list(raw["captions"])
     if rng is not None:  # another order each time: any may be imitated, none is always left out
       rng.shuffle(captions)

@@ -52,12 +52,14 @@ class Detection:
   flip: float = 0.5  # chance of a horizontal flip in training
   scale_min: float = 1.0  # scale jitter in training
   scale_max: float = 1.0  # scale jitter in training; above 1 crops
+  color_jitter: float = 0.0  # strength of changes of brightness, contrast and saturation
   min_visible: float = 0.3  # cropped objects with less than this share of their area are dropped
   tune_confidence: bool = True  # whether REINFORCE acts on confidence tokens, as the paper's does
   score_by: str = "confidence"  # a box's score: expected IoU, or "class": its class's probability
   clip_tokens: bool = False  # as the released code: illegal tokens become the nearest legal ones
 
   def __post_init__(self):
+    augment.check_jitter(self.color_jitter)
     for name, least in (("image_size", 1), ("max_boxes", 1), ("levels", 2)):
       if getattr(self, name) < least:
         value = getattr(self, name)
@@ -116,6 +118,7 @@ class Detection:
         scale_max=self.scale_max,
         min_visible=self.min_visible,
       )
+      image = augment.jitter(image, rng, self.color_jitter)
       boxes, labels = boxes[keep], labels[keep]
       if len(labels) > self.max_boxes:  # a random subset: which ones is nobody's preference
         subset = rng.choice(len(labels), self.max_boxes, replace=False)

@@ -64,10 +64,12 @@ class Panoptic:
   flip: float = 0.5  # chance of a horizontal flip in training
   scale_min: float = 1.0  # scale jitter in training
   scale_max: float = 1.0  # scale jitter in training; above 1 crops
+  color_jitter: float = 0.0  # strength of changes of brightness, contrast and saturation
   stretch: bool = False  # images fill the square, as UViM's do, instead of keeping their aspect
   min_fraction: float = 0.0  # predicted segments with no more than this share of the pixels go
 
   def __post_init__(self):
+    augment.check_jitter(self.color_jitter)
     if isinstance(self.codes, Mapping):
       codes = as_kind(CodeSizes, self.codes, "config.task.args.codes")
       object.__setattr__(self, "codes", codes)
@@ -112,6 +114,9 @@ class Panoptic:
     else:
       scales = {"scale_min": self.scale_min, "scale_max": self.scale_max}
       view = augment.random_view(*shape, size, rng, flip=self.flip, stretch=self.stretch, **scales)
+    image = augment.see(raw["image"], view, size)
+    if rng is not None:
+      image = augment.jitter(image, rng, self.color_jitter)
     segments = augment.see_map(raw["segments"], view, size)
     slots_II, rows, more = canonical(segments, self.max_segments)
     if more:
@@ -119,7 +124,7 @@ class Panoptic:
     labels, crowd = np.full(self.max_segments, -1, np.int32), np.zeros(self.max_segments, bool)
     labels[1 : 1 + len(rows)], crowd[1 : 1 + len(rows)] = raw["labels"][rows], raw["crowd"][rows]
     return {
-      "image": augment.see(raw["image"], view, size),
+      "image": image,
       "segments": slots_II,
       "labels": labels,
       "crowd": crowd,

@@ -42,8 +42,10 @@ class Segmentation:
   flip: float = 0.5  # chance of a horizontal flip in training
   scale_min: float = 1.0  # scale jitter in training
   scale_max: float = 1.0  # scale jitter in training; above 1 crops
+  color_jitter: float = 0.0  # strength of changes of brightness, contrast and saturation
 
   def __post_init__(self):
+    augment.check_jitter(self.color_jitter)
     for name in ("image_size", "eval_size"):
       size = getattr(self, name)
       if size is not None and (len(size) != 2 or min(size) < 1):
@@ -70,8 +72,11 @@ class Segmentation:
     else:
       size, scales = self.image_size, {"scale_min": self.scale_min, "scale_max": self.scale_max}
       view = augment.random_view(*shape, size, rng, flip=self.flip, **scales)
+    image = augment.see(raw["image"], view, size)
+    if rng is not None:
+      image = augment.jitter(image, rng, self.color_jitter)
     return {
-      "image": augment.see(raw["image"], view, size),
+      "image": image,
       "labels": augment.see_map(raw["label_map"], view, size, fill=IGNORE),
       "content": augment.content(*shape, view, size),
     }

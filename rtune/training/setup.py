@@ -14,6 +14,7 @@ from rtune.config.names import build_part, check_args, parameters_of, resolve
 from rtune.data import unreadable
 from rtune.data.cached import Cached
 from rtune.data.class_counts import count_classes
+from rtune.data.mosaic import Mosaics
 from rtune.data.source import Example, Partial, Source
 from rtune.devices import sharding
 from rtune.errors import UsageError
@@ -84,6 +85,8 @@ def prepare(config: configs.Config) -> Setup:
   if config.data.cache_mb:
     train, val = (Cached(source, config.data.cache_mb) for source in (train, val))
     target = Cached(target, config.data.cache_mb) if target else None
+  if config.data.mosaic:
+    train = Mosaics(train, config.data.mosaic, config.seed)
   return Setup(config, task, policy, train, val, splits, mesh, {}, target, found)
 
 

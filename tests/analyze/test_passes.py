@@ -20,19 +20,34 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compiles")]
 CONFIG = pathlib.Path(__file__).resolve().parents[2] / "configs" / "restoration_recursive.py"
 
 
+COLOR = [("task.args.channels", "3"), *((f"data.{s}.args.gray", "False") for s in ("train", "val"))]
+
+
+def trained(folder, *more):
+  plain = [("report", "False"), ("tensorboard", "False"), ("mle.steps", "200")]
+  loop.run(load_config(f"{CONFIG}:tiny", [*plain, *more]), str(folder))
+  return restore.restore(folder)
+
+
+def batch_of(run):
+  source = open_data.open_source(run)
+  _, found = next(evaluation.batches(run.config.data, run.task, run.mesh, source, 4))
+  return found
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-  folder = tmp_path_factory.mktemp("passes") / "run"
-  plain = [("report", "False"), ("tensorboard", "False"), ("mle.steps", "200")]
-  loop.run(load_config(f"{CONFIG}:tiny", plain), str(folder))
-  return restore.restore(folder)
+  return trained(tmp_path_factory.mktemp("passes") / "run")
 
 
 @pytest.fixture(scope="module")
 def batch(run):
-  source = open_data.open_source(run)
-  _, found = next(evaluation.batches(run.config.data, run.task, run.mesh, source, 4))
-  return found
+  return batch_of(run)
+
+
+def alike(channels, *pairs):
+  """These steps and mixes in every channel, pass by pass."""
+  return [np.tile(np.float32(pair), (channels, 1)) for pair in pairs]
 
 
 def errors(pictures, clean):
@@ -48,7 +63,7 @@ def predicted(predict, params, batch):
 
 def test_step_one_without_a_mix_is_no_agent(run, batch):
   _, params = restore.load_params(run, "mle")
-  _, found = predicted(agents.constant(run, [(1.0, 0.0)] * 2), params, batch)
+  _, found = predicted(agents.constant(run, alike(1, (1, 0), (1, 0))), params, batch)
   best = run.policy.best(params, run.task.inputs(batch))
   np.testing.assert_allclose(found.passes, best["passes"], atol=1e-4)
   np.testing.assert_allclose(found.numbers[..., 0], 1, atol=1e-5)
@@ -56,22 +71,39 @@ def test_step_one_without_a_mix_is_no_agent(run, batch):
 
 def test_a_mix_of_one_keeps_the_picture(run, batch):
   _, params = restore.load_params(run, "mle")
-  _, found = predicted(agents.constant(run, [(0.5, 1.0)] * 2), params, batch)
+  _, found = predicted(agents.constant(run, alike(1, (0.5, 1), (0.5, 1))), params, batch)
   np.testing.assert_allclose(found.image, batch["image"], atol=1e-4)
 
 
+FEW = np.array(list(itertools.product((0.5, 1.0), (0.0, 0.4, 1.0))), np.float32)
+
+
+def first_error(run, params, batch, pairs):
+  """After the first pass, with a step and a mix for each channel."""
+  _, made = predicted(agents.constant(run, [pairs, pairs]), params, batch)
+  return np.log(errors(made.passes, batch["clean"])[:, 0]).mean()
+
+
 def test_best_constants_are_those_of_brute_force(run, batch, monkeypatch):
-  monkeypatch.setattr(agents, "STEPS", (0.5, 1.0))
-  monkeypatch.setattr(agents, "MIXES", (0.0, 0.4, 1.0))
+  monkeypatch.setattr(agents, "TRIED", FEW)
   _, params = restore.load_params(run, "mle")
   found = agents.best_constants(run, params, [batch], 2)
-  tried = itertools.product(agents.STEPS, agents.MIXES)
+  best = min(FEW, key=lambda pair: first_error(run, params, batch, pair[None]))
+  np.testing.assert_array_equal(found[0], best[None])
 
-  def error(pair):
-    _, made = predicted(agents.constant(run, [pair, (0.5, 1.0)]), params, batch)
-    return np.log(errors(made.passes, batch["clean"])[:, 0]).mean()
 
-  assert found[0] == min(tried, key=error)
+def test_channels_have_constants_of_their_own(tmp_path, monkeypatch):
+  monkeypatch.setattr(agents, "TRIED", FEW)
+  run = trained(tmp_path / "run", *COLOR)
+  batch, (_, params) = batch_of(run), restore.load_params(run, "mle")
+  found = agents.best_constants(run, params, [batch], 1)[0]
+  assert found.shape == (3, 2)
+  error = first_error(run, params, batch, found)
+  for channel, pair in itertools.product(range(3), FEW):
+    other = found.copy()
+    other[channel] = pair
+    assert error <= first_error(run, params, batch, other) + 1e-6
+  assert error <= min(first_error(run, params, batch, np.tile(pair, (3, 1))) for pair in FEW)
 
 
 def test_the_oracle_is_better_than_any_constant(run, batch):

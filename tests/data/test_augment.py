@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from PIL import Image, ImageEnhance
 
 from rtune.data import augment
+from rtune.errors import UsageError
 
 SHAPES = [(48, 48), (40, 97), (131, 30), (1, 1), (10, 2000), (2000, 10), (7, 5)]
 
@@ -309,3 +311,23 @@ def test_a_map_leads_back_from_any_canvas(stretch):
     y, x = np.mgrid[:height, :width]
     assert np.abs(rows - y).max() <= height / view.shown[0]
     assert np.abs(columns - x).max() <= width / view.shown[1]
+
+
+def test_jitter_changes_brightness_contrast_and_saturation_as_pillow_does():
+  rng = np.random.default_rng(0)
+  image = rng.integers(0, 256, (20, 30, 3), np.uint8)
+  for seed in range(10):
+    factors = np.random.default_rng(seed).uniform(0.6, 1.4, 3)
+    wanted = Image.fromarray(image)
+    kinds = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+    for enhance, factor in zip(kinds, factors, strict=True):
+      wanted = enhance(wanted).enhance(factor)
+    found = augment.jitter(image, np.random.default_rng(seed), 0.4)
+    assert np.abs(found.astype(int) - np.asarray(wanted)).max() <= 4  # Pillow rounds three times
+  assert augment.jitter(image, rng, 0.0) is image
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.0])
+def test_a_strength_that_there_is_not(strength):
+  with pytest.raises(UsageError, match="color_jitter"):
+    augment.check_jitter(strength)
