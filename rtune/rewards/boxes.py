@@ -25,6 +25,7 @@ def recall(
   *,
   iou_thresholds: Sequence[float] = COCO_THRESHOLDS,
   duplicate_weight: float = 0.3,
+  unmatched_weight: float = 0.0,
   class_weights: Sequence[float] | np.ndarray | None = None,
   released_averaging: bool = False,
 ) -> dict[str, Float[Array, ""]]:
@@ -32,21 +33,26 @@ def recall(
 
   Matching is greedy: each predicted box points to the object of its own class that it overlaps
   most, if their IoU exceeds the threshold; each object is matched by the best box that points to
-  it, and the others are duplicates. A box that points to nothing is free, and the sum is not
-  divided by the number of objects. Inverted and empty boxes match nothing.
+  it, and the others are duplicates. A box that points to nothing is free in the paper, and the sum
+  is not divided by the number of objects. Inverted and empty boxes match nothing.
+
+  Where nothing of it is found, a model that may draw boxes for nothing draws ever more of them;
+  `unmatched_weight` is a price for each, which small data sets want (docs/small_data.md).
 
   Args:
     prediction: boxes [P, 4] and so on; the scores do not matter.
     truth: boxes [G, 4] and so on.
     iou_thresholds: one or several; the paper's mAP reward takes these ten.
     duplicate_weight: price of a duplicate, in matches.
+    unmatched_weight: price of a box that points to nothing, in matches; the paper's is 0.
     class_weights: [C] what a match or duplicate counts, see `balanced_weights`; None = 1.
     released_averaging: weigh the thresholds as the released code does. It files results under the
       threshold with one decimal, so that those with one name count as the last of them: of the ten,
       0.50 counts once, 0.60 and 0.70 twice, 0.85 three times, 0.95 twice.
 
   Returns:
-    reward, and the unweighted numbers of matches and duplicates, averaged over the thresholds.
+    reward, and the unweighted numbers of matches, duplicates and unmatched boxes, averaged over
+    the thresholds.
   """
   thresholds = _released(iou_thresholds) if released_averaging else tuple(iou_thresholds)
   if not thresholds:
@@ -57,13 +63,16 @@ def recall(
   points_PG = pointed_P[:, None] == jnp.arange(truth.labels.shape[-1])[None]
   best_G = jnp.max(jnp.where(points_PG, iou_P[:, None], 0.0), axis=0, initial=0.0)
   pointing_P, matched_G = _passed(iou_P, thresholds), _passed(best_G, thresholds)
-  matches, pointing = jnp.sum(matched_G), jnp.sum(pointing_P)
-  parts = {"matches": matches, "duplicates": pointing - matches}
+  unmatched_P = jnp.where(prediction.present, len(thresholds) - pointing_P, 0)
+  matches, pointing, unmatched = (jnp.sum(x) for x in (matched_G, pointing_P, unmatched_P))
+  parts = {"matches": matches, "duplicates": pointing - matches, "unmatched": unmatched}
   if class_weights is not None:
     worth_C = jnp.asarray(class_weights, jnp.float32)
     matches = jnp.sum(matched_G * worth_C[truth.labels])
     pointing = jnp.sum(pointing_P * worth_C[prediction.labels])
-  parts["reward"] = matches - duplicate_weight * (pointing - matches)
+    unmatched = jnp.sum(unmatched_P * worth_C[prediction.labels])
+  price = duplicate_weight * (pointing - matches) + unmatched_weight * unmatched
+  parts["reward"] = matches - price
   return {name: value / len(thresholds) for name, value in parts.items()}
 
 
@@ -75,6 +84,7 @@ def weighted_recall(
   smoothing: float = 0.05,
   iou_thresholds: Sequence[float] = COCO_THRESHOLDS,
   duplicate_weight: float = 0.3,
+  unmatched_weight: float = 0.0,
   released_averaging: bool = False,
 ) -> dict[str, Float[Array, ""]]:
   """The paper's mAP reward: `recall` with rare classes worth more, from boxes counted by class."""
@@ -83,6 +93,7 @@ def weighted_recall(
     truth,
     iou_thresholds=iou_thresholds,
     duplicate_weight=duplicate_weight,
+    unmatched_weight=unmatched_weight,
     class_weights=balanced_weights(class_counts, smoothing),
     released_averaging=released_averaging,
   )

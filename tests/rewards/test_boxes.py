@@ -73,9 +73,11 @@ def iou(first, second):
   return inter / ((y1 - y0) * (x1 - x0) + (v1 - v0) * (u1 - u0) - inter)
 
 
-def plain_recall(prediction, truth, thresholds, duplicate_weight=0.3, weights=(1.0, 1.0)):
+def plain_recall(
+  prediction, truth, thresholds, duplicate_weight=0.3, unmatched_weight=0.0, weights=(1.0, 1.0)
+):
   """The definition, one threshold, one box, one object at a time."""
-  total, matches, duplicates = 0.0, 0, 0
+  total, matches, duplicates, unmatched = 0.0, 0, 0, 0
   for threshold in thresholds:
     points_to, overlap = {}, {}
     for p in np.flatnonzero(prediction.present):
@@ -84,6 +86,9 @@ def plain_recall(prediction, truth, thresholds, duplicate_weight=0.3, weights=(1
         value = iou(prediction.boxes[p], truth.boxes[g])
         if prediction.labels[p] == truth.labels[g] and value > threshold and value > best:
           best, points_to[p], overlap[p] = value, g, value
+      if p not in points_to:
+        total -= unmatched_weight * weights[prediction.labels[p]]
+        unmatched += 1
     for g in set(points_to.values()):
       pointing = [p for p in points_to if points_to[p] == g]
       winner = max(pointing, key=lambda p: overlap[p])
@@ -93,7 +98,7 @@ def plain_recall(prediction, truth, thresholds, duplicate_weight=0.3, weights=(1
         if p != winner:
           total -= duplicate_weight * weights[prediction.labels[p]]
           duplicates += 1
-  return np.array([total, matches, duplicates]) / len(thresholds)
+  return np.array([total, matches, duplicates, unmatched]) / len(thresholds)
 
 
 def batched(function):
@@ -106,6 +111,7 @@ def batched(function):
     {"thresholds": (0.5,)},
     {"thresholds": (0.75,), "duplicate_weight": 1.0},
     {"thresholds": TEN, "weights": (0.5, 1.5)},
+    {"thresholds": TEN, "weights": (0.5, 1.5), "unmatched_weight": 0.4},
   ],
 )
 def test_recall_is_its_definition(options):
@@ -117,15 +123,18 @@ def test_recall_is_its_definition(options):
       t,
       iou_thresholds=options["thresholds"],
       duplicate_weight=options.get("duplicate_weight", 0.3),
+      unmatched_weight=options.get("unmatched_weight", 0.0),
       class_weights=weights,
     )
   )(prediction, truth)
   expected = np.array(
     [plain_recall(pick(prediction, i), pick(truth, i), **options) for i in range(300)]
   )
-  for column, name in enumerate(("reward", "matches", "duplicates")):
+  for column, name in enumerate(("reward", "matches", "duplicates", "unmatched")):
     np.testing.assert_allclose(result[name], expected[:, column], atol=2e-6, err_msg=name)
-  assert expected[:, 1].max() >= 2 and expected[:, 2].max() >= 1  # the cases have something in them
+  assert (
+    expected[:, 1].max() >= 2 and expected[:, 2:].max() >= 1
+  )  # the cases have something in them
 
 
 def test_match_iou_is_its_definition():
@@ -186,7 +195,8 @@ def test_nothing_there_gives_zero(predicted, annotated):
     result = reward.recall(found, truth, class_weights=(2.0,))
     assert np.isfinite(list(result.values())).all()
     if not (predicted and annotated):
-      assert list(result.values()) == [0, 0, 0]
+      assert result["reward"] == result["matches"] == result["duplicates"] == 0
+      assert result["unmatched"] == 3 * predicted
 
 
 def test_padding_changes_nothing():
