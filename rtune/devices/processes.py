@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import socket
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -38,6 +39,11 @@ def _devices() -> list[jax.Device]:
   except RuntimeError as error:
     asked = os.environ.get("JAX_PLATFORMS", "")
     said = str(error).partition("\n")[0]
+    if "gloo" in said:  # it looks its own host up, and says only where in its code that failed
+      raise UsageError(
+        f"the name of this host, {socket.gethostname()!r}, does not resolve, so that the other "
+        f"processes cannot reach it; add it to /etc/hosts. ({said})"
+      ) from error
     raise UsageError(
       f"jax finds no device (JAX_PLATFORMS={asked!r}): {said} Unset it, or set it to cpu."
     ) from error
@@ -107,7 +113,7 @@ def initialize_distributed(
   if all(value in (None, "") for value in values):
     if auto:
       _join(None, None, None, timeout_s)
-    return auto and jax.process_count() > 1
+    return auto and len({device.process_index for device in _devices()}) > 1
   address, count, index = _check_settings(values)
   if count > 1:
     _join(address, count, index, timeout_s)

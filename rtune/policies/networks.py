@@ -1,11 +1,15 @@
-"""The networks that policies are given by name."""
+"""The networks of policies: those that are given by name, and backbones of encoders."""
 
 from collections.abc import Mapping
 from typing import Any
 
+import flax.linen as nn
+
 from rtune import config as configs
 from rtune.config import build, names
 from rtune.errors import UsageError
+from rtune.models.conv_encoder import ConvEncoder
+from rtune.policies.policy import Backbone
 
 PATH = "config.policy.args"
 
@@ -29,3 +33,14 @@ def network_of(network: Mapping[str, Any] | configs.Part, kind: type, channels: 
       f"{kind.__name__} of {kind.__module__}."
     )
   return made
+
+
+def backbone_of(model: nn.Module) -> Backbone | None:
+  """That of a model's `encoder`, if it rests on one; the model says its `features`."""
+  if not isinstance(model.encoder, ConvEncoder):
+    return None
+
+  def features(params, images):
+    return model.apply({"params": params}, images, method="features")
+
+  return Backbone("encoder/backbone/", features)

@@ -55,4 +55,18 @@ class Steps(NamedTuple):
   weights: tuple[float, ...] = ()
 
 
-Space = Tokens | Labels | Image | Steps
+class Places(NamedTuple):
+  """An object or none at each place of a grid, T = rows * columns, row by row.
+
+  Actions: {"present": bool [B, S, T], "label": int [B, S, T], "box": float [B, S, T, 4]}. A box is
+  its center from the middle of its place and the logarithms of its height and width, (y, x, h, w),
+  in places.
+  """
+
+  rows: int
+  columns: int
+  classes: int
+  weights: tuple[float, ...] = ()
+
+
+Space = Tokens | Labels | Image | Steps | Places

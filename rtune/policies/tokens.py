@@ -19,14 +19,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from rtune.devices import compiling
-from rtune.models import encoder_decoder
-from rtune.models.conv_encoder import ConvEncoder
+from rtune.models import encoder_decoder, encoders
 from rtune.models.decoder import KeyValue
 from rtune.models.encoder_decoder import EncoderDecoder
 from rtune.models.sizes import Decoder, Encoder, Model
 from rtune.policies import heads
 from rtune.policies.beam import beam_search
-from rtune.policies.policy import Backbone, Policy, Sampled, Scored
+from rtune.policies.networks import backbone_of
+from rtune.policies.policy import Policy, Sampled, Scored
 from rtune.policies.space import Ending, Tokens
 
 
@@ -67,7 +67,7 @@ def autoregressive(
   """The policy of an encoder-decoder over sequences of `length` tokens; see `tokens`."""
 
   def init(key, images):
-    encoder_decoder.check_image_size(model, images.shape[1])
+    encoders.check_image_size(model.encoder, images.shape[1])
     return model.init(key, images, jnp.zeros((images.shape[0], 1, length), jnp.int32))["params"]
 
   def sample(params, images, key, num_samples: int) -> Sampled:
@@ -102,19 +102,9 @@ def autoregressive(
     divergence=lambda scored, reference: heads.categorical.kl(scored.outputs, reference.outputs),
     describe=lambda scored: {"length": jnp.sum(scored.mask, axis=-1)},
     search="beam",
-    backbone=_backbone(model),
+    backbone=backbone_of(model),
     compiler_options=compiling.of_decoding(model.decoder.width),
   )
-
-
-def _backbone(model: EncoderDecoder) -> Backbone | None:
-  if not isinstance(model.encoder, ConvEncoder):
-    return None
-
-  def features(params, images):
-    return model.apply({"params": params}, images, method="features")
-
-  return Backbone("encoder/backbone/", features)
 
 
 def alive(actions: Int[Array, "*b l"], ending: Ending | None) -> Float[Array, "*b l"]:

@@ -28,7 +28,8 @@ def recall(
   unmatched_weight: float = 0.0,
   class_weights: Sequence[float] | np.ndarray | None = None,
   released_averaging: bool = False,
-) -> dict[str, Float[Array, ""]]:
+  by_box: bool = False,
+) -> dict[str, Float[Array, "..."]]:
   """Found objects minus a price for finding one twice, averaged over IoU thresholds (2302.08242).
 
   Matching is greedy: each predicted box points to the object of its own class that it overlaps
@@ -49,10 +50,11 @@ def recall(
     released_averaging: weigh the thresholds as the released code does. It files results under the
       threshold with one decimal, so that those with one name count as the last of them: of the ten,
       0.50 counts once, 0.60 and 0.70 twice, 0.85 three times, 0.95 twice.
+    by_box: also say what each slot earned, for answers whose decisions are slots.
 
   Returns:
     reward, and the unweighted numbers of matches, duplicates and unmatched boxes, averaged over
-    the thresholds.
+    the thresholds; with `by_box` credit [P], whose sum is the reward.
   """
   thresholds = _released(iou_thresholds) if released_averaging else tuple(iou_thresholds)
   if not thresholds:
@@ -61,19 +63,36 @@ def recall(
   # What a box points to is the same at every threshold that it passes, and so is the best of the
   # boxes that point to one object: two vectors say it all.
   points_PG = pointed_P[:, None] == jnp.arange(truth.labels.shape[-1])[None]
-  best_G = jnp.max(jnp.where(points_PG, iou_P[:, None], 0.0), axis=0, initial=0.0)
-  pointing_P, matched_G = _passed(iou_P, thresholds), _passed(best_G, thresholds)
+  reach_PG = jnp.where(points_PG, iou_P[:, None], 0.0)
+  matched_G = _passed(jnp.max(reach_PG, axis=0, initial=0.0), thresholds)
+  pointing_P = _passed(iou_P, thresholds)
   unmatched_P = jnp.where(prediction.present, len(thresholds) - pointing_P, 0)
   matches, pointing, unmatched = (jnp.sum(x) for x in (matched_G, pointing_P, unmatched_P))
   parts = {"matches": matches, "duplicates": pointing - matches, "unmatched": unmatched}
-  if class_weights is not None:
-    worth_C = jnp.asarray(class_weights, jnp.float32)
-    matches = jnp.sum(matched_G * worth_C[truth.labels])
-    pointing = jnp.sum(pointing_P * worth_C[prediction.labels])
-    unmatched = jnp.sum(unmatched_P * worth_C[prediction.labels])
-  price = duplicate_weight * (pointing - matches) + unmatched_weight * unmatched
-  parts["reward"] = matches - price
+  worth_P, worth_G = (_worth(boxes.labels, class_weights) for boxes in (prediction, truth))
+  won_G, pointing_P = worth_G * matched_G, worth_P * pointing_P
+  # A box and the object that it matches are of one class, and so of one worth.
+  duplicates = jnp.sum(pointing_P) - jnp.sum(won_G)
+  price_P = unmatched_weight * worth_P * unmatched_P
+  parts["reward"] = jnp.sum(won_G) - duplicate_weight * duplicates - jnp.sum(price_P)
+  if by_box:
+    best_PG = jnp.arange(len(iou_P))[:, None] == _best(reach_PG)[None]
+    won_P = jnp.sum(jnp.where(best_PG & points_PG, won_G[None], 0.0), axis=1)
+    parts["credit"] = won_P - duplicate_weight * (pointing_P - won_P) - price_P
   return {name: value / len(thresholds) for name, value in parts.items()}
+
+
+def _worth(labels: Int[Array, " n"], class_weights) -> Float[Array, " n"]:
+  if class_weights is None:
+    return jnp.ones(labels.shape, jnp.float32)
+  return jnp.asarray(class_weights, jnp.float32)[labels]
+
+
+def _best(reach_PG: Float[Array, "p g"]) -> Int[Array, " g"]:
+  """The box that reaches each object best, the first of equals; no boxes, no matter."""
+  if not reach_PG.shape[0]:
+    return jnp.zeros(reach_PG.shape[1], jnp.int32)
+  return jnp.argmax(reach_PG, axis=0)
 
 
 def weighted_recall(
@@ -86,7 +105,8 @@ def weighted_recall(
   duplicate_weight: float = 0.3,
   unmatched_weight: float = 0.0,
   released_averaging: bool = False,
-) -> dict[str, Float[Array, ""]]:
+  by_box: bool = False,
+) -> dict[str, Float[Array, "..."]]:
   """The paper's mAP reward: `recall` with rare classes worth more, from boxes counted by class."""
   return recall(
     prediction,
@@ -96,6 +116,7 @@ def weighted_recall(
     unmatched_weight=unmatched_weight,
     class_weights=balanced_weights(class_counts, smoothing),
     released_averaging=released_averaging,
+    by_box=by_box,
   )
 
 

@@ -185,6 +185,26 @@ def test_inverted_and_empty_boxes_match_nothing():
       assert result["reward"] == result["matches"] == result["duplicates"] == 0
 
 
+@pytest.mark.parametrize("weights", [None, (0.5, 1.5)])
+def test_credit_is_what_a_box_changes(weights):
+  """Its sum is the reward; a box that is the only one of its object is worth what it adds."""
+  prediction, truth = random_pairs(seed=9, num=100)
+  options = {"class_weights": weights, "duplicate_weight": 0.3, "unmatched_weight": 0.2}
+  score = batched(lambda p, t: reward.recall(p, t, by_box=True, **options))
+  found = score(prediction, truth)
+  np.testing.assert_allclose(found["credit"].sum(axis=1), found["reward"], atol=1e-5)
+  assert (np.asarray(found["credit"])[~np.asarray(prediction.present)] == 0).all()
+  points = batched(lambda p, t: reward.nearest(p, t))(prediction, truth)
+  for slot in range(prediction.present.shape[1]):
+    without = prediction._replace(present=prediction.present.at[:, slot].set(False))
+    change = found["reward"] - score(without, truth)["reward"]
+    others = np.delete(np.asarray(points[1]), slot, axis=1) == np.asarray(points[1])[:, [slot]]
+    there = np.delete(np.asarray(prediction.present & (points[0] > 0)), slot, axis=1)
+    alone = ~(others & there).any(axis=1)
+    np.testing.assert_allclose(found["credit"][alone, slot], change[alone], atol=1e-5)
+    assert alone.sum() > 10
+
+
 @pytest.mark.parametrize("predicted, annotated", list(itertools.product((0, 1), repeat=2)))
 def test_nothing_there_gives_zero(predicted, annotated):
   box = [[0, 0, 1, 1]] * 3
