@@ -82,9 +82,7 @@ def places(
     keys = jax.random.split(key, 3)
     shared = jax.tree.map(lambda x: x[:, 0], outputs)
     drawn = {
-      "present": jax.random.bernoulli(
-        keys[0], jax.nn.sigmoid(shared["present"]), (num_samples, *shared["present"].shape)
-      ),
+      "present": heads.categorical.sample(keys[0], _both(shared["present"]), num_samples) > 0,
       "label": heads.categorical.sample(keys[1], shared["label"], num_samples),
       "box": heads.normal.sample(keys[2], shared["box"], num_samples),
     }

@@ -61,7 +61,8 @@ class PlacedDetection(Detection):
     area_BTN = jnp.where(here_BTN, (height * width)[:, None], jnp.inf)
     chosen_BT = jnp.argmin(area_BTN, axis=-1)
     sizes = jnp.log(jnp.maximum(jnp.stack([height, width], axis=-1) * self.side, 1e-3))
-    numbers_BN4 = jnp.concatenate([center - place - 0.5, sizes], axis=-1)
+    offset = center - place.astype(center.dtype) - 0.5
+    numbers_BN4 = jnp.concatenate([offset, sizes], axis=-1)
     return {
       "present": jnp.any(here_BTN, axis=-1),
       "label": jnp.maximum(jnp.take_along_axis(labels_BN, chosen_BT, axis=1), 0),
@@ -71,8 +72,8 @@ class PlacedDetection(Detection):
   def decode(self, frozen, actions, batch, scored: Scored | None = None) -> Boxes:
     """A slot for each place. Scores are the policy's where `scored` is given, else 1."""
     present, label, numbers = actions["present"], actions["label"], actions["box"]
-    middle = jnp.stack(jnp.divmod(jnp.arange(self.side**2), self.side), axis=-1) + 0.5
-    middle = middle.reshape(*[1] * (numbers.ndim - 2), -1, 2)
+    place = jnp.stack(jnp.divmod(jnp.arange(self.side**2), self.side), axis=-1)
+    middle = (place.astype(jnp.float32) + 0.5).reshape(*[1] * (numbers.ndim - 2), -1, 2)
     half = 0.5 * jnp.exp(jnp.minimum(numbers[..., 2:], _LARGEST))
     center = middle + numbers[..., :2]
     corners = jnp.concatenate([center - half, center + half], axis=-1)
