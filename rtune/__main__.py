@@ -20,6 +20,7 @@ COMMANDS = {
   "compare": ("rtune.compare", "runs side by side"),
   "analyze": ("rtune.analyze", "what tuning did to a model"),
   "export": ("rtune.export", "one file that predicts without rtune"),
+  "push": ("rtune.push", "a trained model to the Hugging Face Hub, with its card"),
   "class_weights": ("rtune.class_weights", "how often each class occurs, and weights"),
   "plan": ("rtune.plan", "what a config needs on other machines"),
   "benchmark": ("rtune.benchmark", "how fast this machine is"),

@@ -173,7 +173,7 @@ def main(args: Sequence[str]) -> int:
   add("--beam", type=commands.positive, default=1, help="size of beam search; 1 = greedy")
   add("--passes", type=commands.positive, help="of a recursive restorer; default: as in training")
   add("--batch_size", type=commands.positive, help="images a step; default: as in evaluation")
-  return reading.run(parser, args, _command, lambda flags: [flags.workdir], data=True)
+  return reading.run(parser, args, _command, lambda flags: [flags.workdir], data=True, fetch=True)
 
 
 def _command(flags: argparse.Namespace, data: Mapping[str, Any]) -> None:

@@ -10,7 +10,10 @@ FLOORS = (
   ("completion",),
   ("__main__",),
   ("main",),
-  ("evaluate", "predict", "class_weights", "analyze", "compare", "plan", "doctor", "export"),
+  (
+    *("evaluate", "predict", "class_weights", "analyze", "compare", "plan"),
+    *("doctor", "export", "push"),
+  ),
   ("inference",),
   ("benchmark",),
   ("report",),

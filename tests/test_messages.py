@@ -73,7 +73,7 @@ def flags_of(command: str) -> set[str]:
 
 
 COMMANDS = ("main", "evaluate", "predict", "class_weights", "analyze", "compare", "report", "plan")
-COMMANDS += ("benchmark", "export")
+COMMANDS += ("benchmark", "export", "push")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

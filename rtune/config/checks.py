@@ -31,6 +31,7 @@ _AT_LEAST_ONE = (
 )
 _NOT_NEGATIVE = (
   *("reward.kl", "reward.timeout_s", "data.timeout_s", "eval_every", "eval_examples"),
+  *("reward.workers", "reward.resample"),
   "actor_critic.kl_bound",
   *(
     "data.prefetch",
@@ -224,6 +225,12 @@ def _check_reward(config: Any) -> None:
     raise UsageError(
       f"config.reward.baseline={reward.baseline!r} compares samples of one image; set "
       "config.reward.num_samples to 2 or more, or the baseline to 'greedy', 'batch' or 'none'."
+    )
+  if reward.resample and reward.baseline not in _COMPARE_SIBLINGS and ":" not in reward.baseline:
+    raise UsageError(
+      f"config.reward.resample is {reward.resample}, but with config.reward.baseline="
+      f"{reward.baseline!r} samples that all score alike teach something, too; set it to 0, or the "
+      "baseline to 'leave_one_out', 'paper' or 'group_mean'."
     )
   if {"reward", "actor_critic"} & {*config.phases} and not (reward.fn or reward.fns):
     raise UsageError("config.reward.fn is empty; it names the reward ('module:function').")

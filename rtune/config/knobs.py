@@ -139,6 +139,7 @@ class Reward:
   batch_size: int = 64  # images a step, over all devices
   num_samples: int = 4  # answers drawn for each image
   accumulate: int = 1  # splits the update of a batch into this many parts
+  resample: int = 0  # times that an image whose samples all score alike may draw again
   baseline: str = "leave_one_out"  # or "paper", "group_mean", "greedy", "batch", "none", or code
   normalize: bool = False  # divide advantages by the deviation of the image's rewards
   kl: float = 0.0  # weight of KL to the model that tuning starts from
@@ -151,6 +152,7 @@ class Reward:
   on_error: str = "stop"  # a host reward that raises ends the run; "skip" leaves the sample out
   overlap: int = 1  # parts of a batch: the host scores one while the device samples the next
   timeout_s: float = 0.0  # seconds that one call of a host reward may take; 0 = no limit
+  workers: int = 0  # processes that call host rewards, of each process of the run; 0: it calls them
   # Numbers of evaluations, such as "val/AP": that the reward rises while one of them falls is told,
   # for then it is being hacked; (): those that the task is judged by.
   watched: tuple[str, ...] = ()
@@ -214,6 +216,7 @@ class Config:
   active: Imitate = Imitate(adapt=Adapt("person"))  # imitation of labels that a person gives
   reward: Reward = Reward()  # tuning
   actor_critic: ActorCritic = ActorCritic()  # tuning by soft actor-critic
+  # Weights are a file, its folder, a workdir, or any of these on a hub: "hf://user/name".
   init_from: str = ""  # weights that stand for the mle phase: a .safetensors file or a workdir
   codes_init: str = ""  # a code model for the codes phase: UViM .npz, .safetensors or a workdir
   encoder_init: str = (

@@ -22,6 +22,7 @@ from rtune.errors import RtuneError, UsageError
 
 # Name in sys.modules -> what the file held when it was executed, and the module that came of it.
 _FILES: dict[str, tuple[bytes, types.ModuleType]] = {}
+_fixed: dict[str, bytes] = {}  # by real path: what stands for a file, whatever it holds
 
 
 def resolve(name: str) -> Any:
@@ -36,13 +37,7 @@ def resolve(name: str) -> Any:
     raise UsageError(f"{name!r} does not name code: write 'package.module:attribute'.")
   module_name = current(name).partition(":")[0]
   trust.check(f"{module_name}:{attribute}")
-  load = _load_file if module_name.endswith(".py") else importlib.import_module
-  try:
-    module = load(module_name)
-  except RtuneError:
-    raise
-  except (Exception, SystemExit) as error:
-    raise UsageError(_explain(module_name, error)) from error
+  module = _load(module_name)
   if not hasattr(module, attribute):
     public = [key for key in vars(module) if not key.startswith("_")]
     near = difflib.get_close_matches(attribute, public, n=1)
@@ -51,22 +46,55 @@ def resolve(name: str) -> Any:
   return getattr(module, attribute)
 
 
+def _load(module_name: str) -> types.ModuleType:
+  """The module of a name or a path; UsageError where it cannot be loaded."""
+  load = _load_file if module_name.endswith(".py") else importlib.import_module
+  try:
+    return load(module_name)
+  except RtuneError:
+    raise
+  except (Exception, SystemExit) as error:
+    raise UsageError(_explain(module_name, error)) from error
+
+
+def loaded_files() -> dict[str, bytes]:
+  """What each file held whose code is loaded, by its real path: for `take_as` elsewhere."""
+  return {os.path.realpath(module.__file__): source for source, module in _FILES.values()}
+
+
+def take_as(files: Mapping[str, bytes]) -> None:
+  """Whenever these files are loaded, it is as another process has: they may have changed since."""
+  _fixed.update(files)
+
+
+def load_module(name: str) -> None:
+  """Loads the file of `take_as` whose module has this name, if there is one: pickle asks for it."""
+  path = next((path for path in _fixed if _module_name(pathlib.Path(path)) == name), None)
+  if path and name not in sys.modules:
+    _load(path)
+
+
 def _load_file(path: str) -> types.ModuleType:
   """The module of a file, executed once for what it holds: a reward may load a model."""
   file = pathlib.Path(os.path.expanduser(path))
-  if not os.path.isfile(file):
-    raise UsageError(f"{path}: no such file (looked in {pathlib.Path.cwd()}).")
-  with open(file, "rb") as opened:
-    source = opened.read()
-  # No import statement can spell the dash, and files of one stem differ behind it. Dots would make
-  # pickle look for a package.
-  real = file.resolve()
-  digest = hashlib.sha256(os.fsencode(real)).hexdigest()
-  name = f"{real.stem.replace('.', '_')}-{digest[:16]}"
+  source = _fixed.get(os.path.realpath(file))
+  if source is None:
+    if not os.path.isfile(file):
+      raise UsageError(f"{path}: no such file (looked in {pathlib.Path.cwd()}).")
+    with open(file, "rb") as opened:
+      source = opened.read()
+  name = _module_name(file.resolve())
   if name not in _FILES or _FILES[name][0] != source:
     _FILES.pop(name, None)
     _FILES[name] = source, _execute(name, file, source)
   return _FILES[name][1]
+
+
+def _module_name(real: pathlib.Path) -> str:
+  # No import statement can spell the dash, and files of one stem differ behind it. Dots would make
+  # pickle look for a package.
+  digest = hashlib.sha256(os.fsencode(real)).hexdigest()
+  return f"{real.stem.replace('.', '_')}-{digest[:16]}"
 
 
 def _execute(name: str, file: pathlib.Path, source: bytes) -> types.ModuleType:

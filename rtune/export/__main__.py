@@ -32,7 +32,7 @@ def main(args: Sequence[str]) -> int:
   parser.add_weights()
   add("--format", choices=("stablehlo", "onnx"), default="stablehlo", help="of the file")
   add("--size", type=_size, help="HEIGHT,WIDTH of images, where a task takes them as they are")
-  return reading.run(parser, args, _command, lambda flags: [flags.workdir])
+  return reading.run(parser, args, _command, lambda flags: [flags.workdir], fetch=True)
 
 
 def _size(text: str) -> tuple[int, int]:

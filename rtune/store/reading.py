@@ -11,7 +11,7 @@ from rtune import commands
 from rtune.config import data_args, trust
 from rtune.disk import parse_json
 from rtune.display import console
-from rtune.store import run_files
+from rtune.store import hub, run_files
 
 
 def run(
@@ -21,6 +21,7 @@ def run(
   folders: Callable[[argparse.Namespace], Sequence[str | os.PathLike[str]]],
   tell: bool = True,
   data: bool = False,
+  fetch: bool = False,
 ) -> int:
   """Runs a command with the flag --trust; the exit code.
 
@@ -29,6 +30,7 @@ def run(
     folders: flags -> the workdirs that the command reads.
     tell: whether to list the code that is not run; not where next to nothing depends on it.
     data: whether the command also takes arguments of the run's data, --data.NAME=VALUE.
+    fetch: whether --workdir may be on a hub; the command finds the copy of this machine there.
   """
   parser.add_argument(
     "--trust", action="store_true", help="run the code of others that the workdir names"
@@ -40,6 +42,8 @@ def run(
   def guarded() -> None:
     rest, *given = data_args.take(args) if data else (args,)
     flags = parser.parse_args(rest)
+    if fetch:
+      flags.workdir = str(hub.local_copy(flags.workdir, "--workdir"))
     with reading(folders(flags), flags.trust, tell):
       command(flags, *given)
 

@@ -23,7 +23,7 @@ from rtune.config.moved import current
 from rtune.config.names import as_tuples
 from rtune.disk import parse_json, write_whole
 from rtune.errors import StorageError, UsageError
-from rtune.store import manifest, weight_files
+from rtune.store import hub, manifest, weight_files
 
 CONFIG = "config.json"
 RESULTS = "results.json"
@@ -31,7 +31,7 @@ FOUND = "data_warnings.json"
 # Changing these leaves every number of a run as it was.
 HARMLESS = (
   *("log_every", "eval_every", "eval_examples", "eval_beam", "tensorboard", "report"),
-  *("max_bad_steps", "reward.watched"),
+  *("max_bad_steps", "reward.watched", "reward.workers"),
   *("checkpoints.every", "checkpoints.keep_last", "checkpoints.keep_every"),
   "checkpoints.on_error",
   *("data.threads", "data.prefetch", "data.cache_mb", "data.timeout_s"),
@@ -48,12 +48,13 @@ def weights_path(workdir: pathlib.Path, phase: str) -> pathlib.Path:
 def find_weights(where: str, key: str, phase: str = "mle") -> pathlib.Path:
   """The file that a config names: itself, or a folder, which stands for the weights in it.
 
-  Of a workdir those are of a phase.
+  Of a workdir those are of a phase. Either may be on a hub, "hf://user/name".
 
   Raises:
     UsageError: there is no such file; `key` is the config key to name.
+    DataError: the hub cannot be reached.
   """
-  path = pathlib.Path(where).expanduser()
+  path = hub.local_copy(where, key)
   if path.is_dir():
     path = weight_files.in_folder(path) or weights_path(path, phase)
   if not path.is_file():

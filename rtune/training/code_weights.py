@@ -14,7 +14,7 @@ from rtune import config as configs
 from rtune.devices import processes, sharding
 from rtune.display import console
 from rtune.errors import UsageError
-from rtune.store import manifest, run_files, uvim_weights, weights
+from rtune.store import hub, manifest, run_files, uvim_weights, weights
 from rtune.tasks.coded import CodedTask
 from rtune.tasks.task import Task
 
@@ -86,7 +86,7 @@ def _find(config: configs.Config, folder: pathlib.Path) -> pathlib.Path:
   if config.codes_init:
     return run_files.find_weights(config.codes_init, "config.codes_init", NAME)
   if config.init_from:
-    start = pathlib.Path(config.init_from).expanduser()
+    start = hub.local_copy(config.init_from, "config.init_from")
     beside = run_files.weights_path(start, NAME) if start.is_dir() else start.parent / own.name
     if beside.is_file():
       return run_files.whole(beside)

@@ -9,9 +9,8 @@ Dimension key:
 import os
 import queue
 import threading
-import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,22 +18,22 @@ import numpy as np
 from rtune.display import console
 from rtune.errors import RewardError, UsageError
 from rtune.rewards.mark import host_options
-
-CREDIT = "credit"  # what a reward says of each decision
-
+from rtune.training.returned import parts_of, user_traceback
+from rtune.training.worker import PARTS, RAISED, REFUSED, USAGE, Answer
+from rtune.training.workers import DIED, Workers
 
 _MOST_HANGING = 64
 
 
 class _TimedOut(Exception):
-  """A call that has taken too long; the text says so."""
+  """A call has taken too long."""
 
 
-def check_keys(parts: Mapping[Any, Any], name: str) -> None:
-  """UsageError for a part of a reward whose name is no text: the log could not hold it."""
-  for key in parts:
-    if not isinstance(key, str):
-      raise UsageError(f"{name} returned a part named {key!r}; names of parts are text.")
+class Helpers(NamedTuple):
+  """Processes that call rewards, and the place of one among them."""
+
+  workers: Workers
+  place: int
 
 
 class HostReward:
@@ -47,6 +46,8 @@ class HostReward:
     timeout_s: seconds for one call; 0 = no limit.
     gather: lists of all processes as one, where several of them share the calls: then each has the
       same parts, since what follows is one program of all.
+    helpers: make the calls, several at once; None: they are made here, as those of a batched reward
+      always are.
   """
 
   def __init__(
@@ -57,11 +58,12 @@ class HostReward:
     skip_errors: bool,
     timeout_s: float,
     gather: Callable[[list], list] = list,
+    helpers: Helpers | None = None,
   ):
     self._fn, self._name, self._args = fn, name, dict(args)
     self._batched = host_options(fn).batched
     self._skip_errors, self._timeout_s = skip_errors, timeout_s
-    self._gather = gather
+    self._gather, self._helpers = gather, helpers
     self._process = os.getpid()
     self._hanging: list[threading.Thread] = []  # of calls that were given up
     self._shapes: dict[str, tuple[int, ...]] = {}  # of each part, once one has been seen
@@ -87,9 +89,15 @@ class HostReward:
           f"{self._name} must return one result for each of {len(pairs)} predictions; it returned "
           f"{size}."
         )
+      rows = [parts_of(result, self._name) for result in results]
+    elif self._helpers:
+      workers, place = self._helpers
+      both, stops = list(zip(ones, own, strict=True)), not self._skip_errors
+      answers = workers.call(place, both, self._timeout_s, stops)
+      rows = [self._answered(answer) for answer in answers]
     else:
-      results = [self._call(one, truth) for one, truth in zip(ones, own, strict=True)]
-    rows = [self._parts(result) for result in results]
+      both = zip(ones, own, strict=True)
+      rows = [parts_of(self._call(*pair), self._name) for pair in both]
     self._settle_parts(rows)
     table = {}
     for key, shape in (self._shapes or {"reward": ()}).items():
@@ -120,27 +128,47 @@ class HostReward:
             "as many numbers each time."
           )
 
+  def _answered(self, answer: Answer) -> Mapping[str, np.ndarray]:
+    """What has come of a call in another process, as if it had been made here."""
+    if answer.kind == PARTS:
+      return answer.parts
+    if answer.kind in (REFUSED, USAGE):
+      raise (RewardError if answer.kind == REFUSED else UsageError)(answer.text)
+    if answer.kind == RAISED:
+      self._has_raised(answer.text)
+    else:
+      self._has_not_answered(f"{self._name}: {answer.text}." if answer.kind == DIED else self._late)
+    return {}
+
   def _call(self, prediction: Any, truth: Any) -> Any:
     try:
       return self._timed(prediction, truth)
-    except _TimedOut as late:
-      if not self._skip_errors:
-        raise RewardError(str(late)) from None
-      console.warn_once(self._name, f"{late} Such samples are left out.")
-      return None
+    except _TimedOut:
+      return self._has_not_answered(self._late)
     except RewardError:
       raise
     except (Exception, SystemExit) as error:
       if os.getpid() != self._process:
         os._exit(1)  # a child that the reward has forked has no business here
-      text = self._user_traceback(error)
-      if not self._skip_errors:
-        raise RewardError(
-          f"the reward {self._name} raised\n{text}Mend it, or set config.reward.on_error=skip to "
-          "leave such samples out."
-        ) from error
-      console.warn_once(self._name, f"{self._name} raised; such samples are left out\n{text}")
-      return None
+      return self._has_raised(user_traceback(error, __file__), error)
+
+  @property
+  def _late(self) -> str:
+    limit = f"config.reward.timeout_s={self._timeout_s:g} s"
+    return f"{self._name} did not answer within {limit}."
+
+  def _has_not_answered(self, said: str) -> None:
+    if not self._skip_errors:
+      raise RewardError(said) from None
+    console.warn_once(self._name, f"{said} Such samples are left out.")
+
+  def _has_raised(self, text: str, error: BaseException | None = None) -> None:
+    if not self._skip_errors:
+      raise RewardError(
+        f"the reward {self._name} raised\n{text}Mend it, or set config.reward.on_error=skip to "
+        "leave such samples out."
+      ) from error
+    console.warn_once(self._name, f"{self._name} raised; such samples are left out\n{text}")
 
   def _timed(self, prediction: Any, truth: Any) -> Any:
     if not self._timeout_s:
@@ -160,9 +188,7 @@ class HostReward:
       result, error = answers.get(timeout=self._timeout_s)
     except queue.Empty:
       self._give_up(thread)
-      raise _TimedOut(
-        f"{self._name} did not answer within config.reward.timeout_s={self._timeout_s:g} s."
-      ) from None
+      raise _TimedOut from None
     if error is not None:
       raise error
     return result
@@ -175,43 +201,6 @@ class HostReward:
         f"{len(self._hanging)} calls of {self._name} hang at once; each holds a thread and what it "
         "has opened. Mend the reward, or give it a limit of its own."
       )
-
-  def _parts(self, result: Any) -> dict[str, np.ndarray]:
-    """One result as float64 arrays; {} where there is no reward."""
-    if result is None:
-      return {}
-    parts = dict(result) if isinstance(result, Mapping) else {"reward": result}
-    if "reward" not in parts:
-      raise UsageError(
-        f"{self._name} returned a dict without 'reward'; its keys are {list(parts)}."
-      )
-    check_keys(parts, self._name)
-    given = {k: v for k, v in parts.items() if k != CREDIT or v is not None}
-    return {key: self._numbers(key, value) for key, value in given.items()}
-
-  def _numbers(self, key: str, value: Any) -> np.ndarray:
-    """A scalar; of credit [T]."""
-    if value is None:
-      return np.full((), np.nan)
-    try:
-      array = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
-      array = None
-    if key == CREDIT and array is not None and array.ndim == 1:
-      return array
-    if array is None or array.size != 1 or key == CREDIT:
-      shape = getattr(array, "shape", None)
-      said = f"shape {shape}" if shape else repr(value)[:80]
-      must = "one number for each decision" if key == CREDIT else "one number for one prediction"
-      raise UsageError(f"{self._name} must return {must}; its {key!r} is {said}.")
-    return array.reshape(())
-
-  def _user_traceback(self, error: BaseException) -> str:
-    """The traceback from the user's own frames on."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename != __file__]
-    lines = traceback.format_list(own) + traceback.format_exception_only(error)
-    return "".join(lines)
 
 
 def _read_only(array: np.ndarray | np.generic) -> np.ndarray:

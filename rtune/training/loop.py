@@ -20,7 +20,17 @@ from rtune.display.progress import Progress
 from rtune.store import manifest, reading, run_files, weights, workdir
 from rtune.store.checkpoint import Checkpoints
 from rtune.tasks.task import knowledge
-from rtune.training import code_weights, evaluated, features, memory, resume, start, tables, trial
+from rtune.training import (
+  code_weights,
+  evaluated,
+  features,
+  memory,
+  resume,
+  start,
+  tables,
+  trial,
+  workers,
+)
 from rtune.training.evaluated import Evaluated
 from rtune.training.feeding import Feed
 from rtune.training.leaving import Leaving
@@ -90,7 +100,7 @@ def train(
         process_index=jax.process_index(),
         tensorboard=config.tensorboard,
       )
-      with recording as log, peers.told(), memory.told(setup):
+      with recording as log, peers.told(), memory.told(setup), workers.ended():
         _run_phases(Run(setup, path, saves, log, stop, Clock()))
   return run_files.read_results(path)
 

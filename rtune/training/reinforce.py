@@ -21,6 +21,7 @@ from rtune.errors import UsageError
 from rtune.policies.policy import Actions, Sampled, Scored
 from rtune.training import follow, losses, siblings
 from rtune.training.advantages import advantages, asks_for, named
+from rtune.training.redraw import alike, redrawing, same_parts
 from rtune.training.reward_metrics import reward_metrics
 from rtune.training.scoring import Scores, Scoring, make_scoring
 from rtune.training.update import (
@@ -52,7 +53,7 @@ def reinforce(making: Making, scoring: Scoring | None = None) -> Programs:
   @decoding
   def sample(params, step, batch, part) -> Sampled:
     sample_key = jax.random.fold_in(making.key, step)
-    if parts > 1:
+    if parts > 1 or settings.resample:
       sample_key = jax.random.fold_in(sample_key, part)
     params = sharding.whole(params, making.shardings)
     return policy.sample(params, seen(task, batch), sample_key, settings.num_samples)
@@ -62,6 +63,14 @@ def reinforce(making: Making, scoring: Scoring | None = None) -> Programs:
     found = policy.best(sharding.whole(params, making.shardings), seen(task, batch))
     return jax.tree.map(lambda x: x[:, None], found)
 
+  def again(state: State, batch: Batch, number: int) -> tuple[Sampled, Scores]:
+    with clock("sample"):
+      sampled = jax.block_until_ready(sample(state.params, state.step, batch, parts + number))
+    with clock("score"):
+      given = frozen, sampled.actions, batch, state.running
+      return sampled, jax.block_until_ready(scoring.score(*given))
+
+  redraw = redrawing(making.mesh, settings.resample, again)
   update = jax.jit(reward_update(making), donate_argnums=1, out_shardings=(making.shardings, None))
 
   def step(state: State, batch: Batch) -> tuple[State, Metrics]:
@@ -83,8 +92,10 @@ def reinforce(making: Making, scoring: Scoring | None = None) -> Programs:
         found = jax.block_until_ready(best(state.params, batch))
       with clock("score"):
         greedy = scoring.score(frozen, found, batch, state.running)
+    first = _join(same_parts(scores))
+    sampled, scores = redraw(state, batch, (_join(pending), first))
     return jax.block_until_ready(
-      update(frozen, state, batch, _join(pending), _join(_alike(scores)), greedy, reference)
+      update(frozen, state, batch, sampled, scores, first, greedy, reference)
     )
 
   given = making, scoring, sample, update, needs_greedy
@@ -111,7 +122,7 @@ def _lower(making: Making, scoring: Scoring, sample, update, needs_greedy: bool,
   greedy = jax.tree.map(
     lambda x: spread(jax.ShapeDtypeStruct((x.shape[0], 1, *x.shape[2:]), x.dtype)), scores
   )
-  last = (sampled, scores, greedy if needs_greedy else None, making.reference)
+  last = (sampled, scores, scores, greedy if needs_greedy else None, making.reference)
   yield "update", update.lower(making.frozen, state, batch, *last)
 
 
@@ -125,23 +136,6 @@ def _split(tree: Any, parts: int) -> list[Any]:
 def _join(slices: Sequence[Any]) -> Any:
   """What `_split` took apart."""
   return jax.tree.map(lambda *x: jnp.stack(x, axis=1).reshape(-1, *x[0].shape[1:]), *slices)
-
-
-def _alike(slices: Sequence[Scores]) -> list[Scores]:
-  """Scores with the same parts; in the first step a slice may not know yet which there are."""
-  if len({jax.tree.structure(scores) for scores in slices}) == 1:
-    return list(slices)  # nothing is made here, in the loop, but in that first step
-  names = dict.fromkeys(name for scores in slices for name in scores.parts)
-  credit = next((scores.credit for scores in slices if scores.credit is not None), None)
-
-  def filled(scores: Scores) -> Scores:
-    none = jnp.full_like(scores.reward, jnp.nan)
-    parts = {name: scores.parts.get(name, none) for name in names}
-    if credit is None or scores.credit is not None:
-      return scores._replace(parts=parts)
-    return scores._replace(parts=parts, credit=jnp.full_like(credit, jnp.nan))
-
-  return [filled(scores) for scores in slices]
 
 
 def reward_update(making: Making):
@@ -179,7 +173,7 @@ def reward_update(making: Making):
       aux |= {"best": jax.lax.stop_gradient(best)}
     return sum(terms.values()), aux | {"log_prob": losses.counted(scored)}
 
-  def update(frozen, state: State, batch, sampled: Sampled, scores: Scores, greedy, reference):
+  def update(frozen, state: State, batch, sampled, scores, first: Scores, greedy, reference):
     rewards = scores.reward if scores.credit is None else _credit(scores.credit, sampled)
     offered = {"sampled": sampled}
     if greedy is not None:
@@ -200,7 +194,11 @@ def reward_update(making: Making):
     state = follow.averaged(state, follow.teacher_decay(settings))
     metrics |= {name: getattr(state, name) for name in ("unrewarded", "unrewarded_in_a_row")}
     metrics |= by_decision(aux, ("entropy", "kl")) | {"log_prob_gap": gap}
-    metrics |= reward_metrics(scores) | {"advantage_std": jnp.std(compared)}
+    # What was drawn again is no fair sample: the log is of the first draws.
+    metrics |= reward_metrics(first) | {"advantage_std": jnp.std(compared)}
+    if settings.resample:
+      left = alike(scores)
+      metrics |= {"alike_left": jnp.mean(left), "redrawn": jnp.mean(alike(first) & ~left)}
     copied = siblings.copied_share(sampled)
     metrics |= {} if copied is None else {"copied": copied}
     return state, metrics | {"unique": siblings.unique_share(sampled.actions)}

@@ -22,7 +22,10 @@ from rtune.devices import processes, sharding
 from rtune.errors import RewardError, RtuneError, UsageError
 from rtune.rewards.mark import host_options
 from rtune.tasks.task import Task, knowledge
-from rtune.training.host import CREDIT, HostReward, check_keys
+from rtune.training import workers
+from rtune.training.host import Helpers, HostReward
+from rtune.training.returned import CREDIT, check_keys
+from rtune.training.worker import Reward
 
 RUNNING = "running"  # the parameter of rewards that read a running statistic
 _LONGEST = 300  # characters of somebody's error
@@ -78,15 +81,25 @@ def make_scoring(reward: configs.Reward, task: Task, mesh: Mesh) -> Scoring:
   # A mesh of one process is that of a command, or of a report that one process writes alone.
   shared = len({device.process_index for device in mesh.devices.flat}) > 1
   gather = processes.gather_objects if shared else list
-  calls = {
-    one.name: HostReward(
-      one.call, one.key, one.args, reward.on_error == "skip", reward.timeout_s, gather
-    )
-    for one in hosted
-  }
-  host = _on_host(calls, task, mesh)
+  host = _on_host(host_rewards(hosted, reward, gather), task, mesh)
   device = jax.jit(device) if device else lambda *given: {}
   return Scoring(lambda *given: _scores(rewards, device(*given) | host(*given)), False, reads)
+
+
+def host_rewards(
+  hosted: Sequence[Named], reward: configs.Reward, gather: Callable[[list], list] = list
+) -> dict[str, HostReward]:
+  """The calls of rewards that are marked `@on_host`, by name; see `HostReward` for `gather`."""
+  helpers = dict.fromkeys((one.name for one in hosted), None)
+  singly = [one for one in hosted if not host_options(one.call).batched]
+  if reward.workers and singly:
+    started = workers.shared(reward.workers, [Reward(one.key, one.args) for one in singly])
+    helpers |= {one.name: Helpers(started, place) for place, one in enumerate(singly)}
+  skip, limit = reward.on_error == "skip", reward.timeout_s
+  return {
+    one.name: HostReward(one.call, one.key, one.args, skip, limit, gather, helpers[one.name])
+    for one in hosted
+  }
 
 
 def named_rewards(reward: configs.Reward, task: Task) -> list[Named]:

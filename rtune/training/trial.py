@@ -16,8 +16,7 @@ from rtune.policies.policy import Policy
 from rtune.rewards.mark import host_options
 from rtune.tasks.task import Task
 from rtune.training import code_weights, follow
-from rtune.training.host import HostReward
-from rtune.training.scoring import named_rewards, rewards_on_device
+from rtune.training.scoring import host_rewards, named_rewards, rewards_on_device
 
 
 def try_rewards(reward: configs.Reward, task: Task, policy: Policy, raw: Example) -> None:
@@ -46,9 +45,8 @@ def try_rewards(reward: configs.Reward, task: Task, policy: Policy, raw: Example
       actions = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), drawn)
     decode = jax.jit(lambda f, a, b: (task.decode(f, a, b, None), task.truth(b)))
     predictions, truths = jax.tree.map(np.asarray, decode(frozen, actions, batch))
-    for one in hosted:
-      skip = reward.on_error == "skip"
-      HostReward(one.call, one.key, one.args, skip, reward.timeout_s)(predictions, truths)
+    for call in host_rewards(hosted, reward).values():
+      call(predictions, truths)
 
 
 def _drawn(policy: Policy, task: Task, batch: Any) -> Any:

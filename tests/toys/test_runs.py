@@ -1,9 +1,11 @@
 """Toys go through the whole program as any other task: nothing in it knows what an answer is."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -71,6 +73,50 @@ def test_a_resumed_run_is_the_uninterrupted_one(finished, tmp_path):
   assert same[0].read_bytes() == same[1].read_bytes()
   results = [run_files.read_results(folder)["reward"] for folder in (whole, resumed)]
   assert results[0] == results[1]
+
+
+def tuned(workdir, **changes) -> bytes:
+  """The weights of a run of the toy of tokens with other settings of its reward."""
+  config = toy_config("tokens")
+  reward = dataclasses.replace(config.reward, **changes)
+  loop.run(dataclasses.replace(config, reward=reward), str(workdir))
+  return run_files.weights_path(workdir, "reward").read_bytes()
+
+
+def test_images_whose_samples_score_alike_draw_again(tmp_path):
+  """The share that teaches nothing falls, and a resumed run is still the uninterrupted one."""
+  whole = tuned(tmp_path / "whole", num_samples=3, resample=2)
+  rows = [row for row in read_metrics(tmp_path / "whole") if "alike_left" in row]
+  alike, left = (np.array([row[key] for row in rows]) for key in ("reward/alike", "alike_left"))
+  assert len(rows) == 3 and (left < 0.5 * alike).all()
+  np.testing.assert_allclose([row["redrawn"] for row in rows], alike - left)
+
+  shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
+  shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "40")
+  shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "30")
+  run_files.weights_path(tmp_path / "resumed", "reward").unlink()
+  (tmp_path / "resumed" / run_files.RESULTS).write_text(
+    json.dumps({"mle": run_files.read_results(tmp_path / "whole")["mle"]})
+  )
+  assert tuned(tmp_path / "resumed", num_samples=3, resample=2) == whole
+
+
+HOSTED = """
+import numpy as np
+from rtune.rewards.mark import on_host
+
+@on_host
+def reward(prediction, truth):
+  same = prediction.tokens == truth.tokens
+  return {"reward": same.mean() + same.all(), "whole": same.all()}
+"""
+
+
+def test_host_rewards_in_processes_of_their_own_end_with_the_same_bits(tmp_path):
+  (tmp_path / "mine.py").write_text(HOSTED)
+  mine = {"fn": f"{tmp_path / 'mine.py'}:reward", "num_samples": 2, "steps": 10}
+  runs = {count: tuned(tmp_path / str(count), workers=count, **mine) for count in (0, 2)}
+  assert runs[0] == runs[2]
 
 
 @pytest.mark.usefixtures("quick_compiles")

@@ -11,6 +11,8 @@ import time
 
 import pytest
 
+from rtune.display.logs import read_metrics
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOY = ROOT / "tests" / "toys" / "tokens.py"
 CONFIG = f"""
@@ -123,3 +125,35 @@ def test_the_death_of_one_is_told_by_the_other(tmp_path, victim):
     while "goes on from the checkpoint of step " not in said(tmp_path, 0):
       assert time.monotonic() < deadline and running[0].poll() is None, said(tmp_path, 0)
       time.sleep(0.2)
+
+
+HOSTED = """
+from rtune.rewards.mark import on_host
+
+
+@on_host
+def hosted(prediction, truth):
+  same = prediction.tokens == truth.tokens
+  return {"reward": same.mean() + same.all()}
+"""
+
+
+@pytest.mark.slow
+def test_images_draw_again_as_in_one_process(tmp_path):
+  """With workers of each process's own."""
+  text, flags = MINE + HOSTED, ["--config.reward.fn=mine.py:hosted", "--config.reward.workers=1"]
+  flags += ["--config.reward.resample=2", "--config.reward.num_samples=3"]
+  with two(tmp_path, flags, (text, text)) as running:
+    assert [process.wait(timeout=300) for process in running] == [0, 0], said(tmp_path, 0)
+  alone = tmp_path / "alone"
+  command = [sys.executable, "-m", "rtune.main", "--config=config.py", f"--workdir={alone}", *flags]
+  environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
+  subprocess.run(command, env=environment, cwd=tmp_path / "host0", check=True, timeout=300)
+  both = [
+    [row for row in read_metrics(folder) if "redrawn" in row]
+    for folder in (tmp_path / "run", alone)
+  ]
+  assert len(both[0]) == 5 and sum(row["redrawn"] for row in both[0]) > 0
+  for key in ("reward/alike", "alike_left", "redrawn", "reward/mean"):
+    one, other = ([row[key] for row in rows] for rows in both)
+    assert one == pytest.approx(other, abs=1e-6), key

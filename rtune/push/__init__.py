@@ -1,0 +1,1 @@
+"""A trained model on a hub, with a card: `rtune push`."""
