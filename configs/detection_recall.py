@@ -15,6 +15,7 @@ Variants, behind a colon (`--config configs/detection_recall.py:coco_json`):
   scenes     imitation on embedded scenes in the sizes of coco_json, which a few hundred photographs
              start from: `coco_json --config.warm_start=runs/scenes`
   paper      the setting of 2302.08242, for a pod; needs rtune[tfds] and COCO prepared
+  quick      squares on noise, a minute or two on 2 CPU cores; for notebooks
   tiny       seconds; for tests
 """
 
@@ -129,6 +130,19 @@ def paper(config: ConfigDict) -> None:
   config.reward.optim.warmup_steps = 1000  # L: "short linear warmup"
 
 
+def quick(config: ConfigDict) -> None:
+  """One class, 32 pixels: what a small model learns while one waits."""
+  config.task.args = {"image_size": 32, "max_boxes": 3, "levels": 9}
+  variants.scenes(config, "rtune.data.scenes.squares:Squares", 100, {})
+  config.mle.update(steps=1000)
+  config.mle.optim.update(lr=2e-3, warmup_steps=50, schedule="cosine")
+  config.reward.update(steps=200)
+  config.reward.optim.update(warmup_steps=20)
+  config.log_every = 10
+  config.eval_every = 50
+  config.eval_examples = 0
+
+
 def tiny(config: ConfigDict) -> None:
   """Every part of a run, in seconds."""
   variants.tiny(config)
@@ -141,6 +155,7 @@ _CHANGES = {
   "counts": counts,
   "scenes": scenes,
   "paper": paper,
+  "quick": quick,
   "tiny": tiny,
 }
 VARIANTS = ("", *_CHANGES)

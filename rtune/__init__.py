@@ -18,19 +18,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+  from rtune.display.gallery import gallery
   from rtune.evaluate import evaluate
   from rtune.inference.model import Answer, Model, load
   from rtune.main import train
+  from rtune.report.plot import curves
 
 # Names and where they are; "" stands for the module itself, which can be called.
 _PLACES = {
   "Answer": ("rtune.inference.model", "Answer"),
   "Model": ("rtune.inference.model", "Model"),
+  "curves": ("rtune.report.plot", "curves"),
   "evaluate": ("rtune.evaluate", ""),
+  "gallery": ("rtune.display.gallery", "gallery"),
   "load": ("rtune.inference.model", "load"),
   "train": ("rtune.main", "train"),
 }
-__all__ = ["Answer", "Model", "evaluate", "load", "train"]
+__all__ = ["Answer", "Model", "curves", "evaluate", "gallery", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -47,7 +47,7 @@ def scene(run: pathlib.Path, index: int = 0) -> Example:
 
 def test_the_documents_examples_run(tiny_run, tmp_path, monkeypatch, capsys):
   blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python_api.md").read_text(), re.S)
-  assert len(blocks) == 4
+  assert len(blocks) == 6
   shutil.copytree(tiny_run, tmp_path / "runs" / "mine")
   (tmp_path / "configs").symlink_to(ROOT / "configs")
   Image.fromarray(scene(tiny_run)["image"]).save(tmp_path / "photo.jpg")
@@ -61,6 +61,8 @@ def test_the_documents_examples_run(tiny_run, tmp_path, monkeypatch, capsys):
   assert (tmp_path / "drawn.png").is_file() and len(names["answers"]) == 3
   assert all(math.isfinite(sample.reward) for sample in names["scored"])
   assert len(names["done"].judged) == 6
+  assert jax.tree.structure(names["gradient"]) == jax.tree.structure(names["model"].params)
+  assert (tmp_path / "samples.png").is_file() and (tmp_path / "curves.png").is_file()
 
 
 def test_all_that_is_offered_is_there_and_typed():
@@ -105,6 +107,48 @@ def test_samples_are_drawn_and_rewarded(boxes_run, model):
   assert all(math.isfinite(one.reward) for one in again)
   for one, other in zip(answers, again, strict=True):
     np.testing.assert_array_equal(one.record["boxes"], other.record["boxes"])
+
+
+def test_log_prob_of_samples_is_what_they_were_drawn_with(boxes_run, model):
+  image = scene(boxes_run)["image"]
+  samples = model.sample(image, 5, seed=3)
+  drawn = [one.log_prob for one in samples]
+  np.testing.assert_allclose(model.log_prob(image, samples), drawn, rtol=1e-4)
+  some = model.log_prob(image, [samples[3], samples[1]])
+  np.testing.assert_allclose(some, [drawn[3], drawn[1]], rtol=1e-4)
+  imitated = rtune.load(boxes_run, "mle")
+  theirs = imitated.log_prob(image, samples)
+  np.testing.assert_allclose(model.log_prob(image, samples, imitated.params), theirs, rtol=1e-5)
+  assert np.abs(theirs - np.array(drawn, np.float32)).min() > 1e-2
+
+
+def test_a_step_along_the_gradient_makes_samples_likelier(boxes_run, model):
+  image = scene(boxes_run)["image"]
+  samples = model.sample(image, 3, seed=3)
+
+  def mean(params):
+    return jnp.mean(model.log_prob(image, samples, params))
+
+  value, gradient = jax.value_and_grad(mean)(model.params)
+  slope = sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(gradient))
+  small = 1e-2 / slope  # of a step that adds a hundredth of a nat, to first order
+  moved = jax.tree.map(lambda x, g: x + jnp.float32(small) * g, model.params, gradient)
+  assert float(mean(moved) - value) == pytest.approx(1e-2, rel=0.1)
+
+
+def test_log_prob_is_of_samples_alone(boxes_run, model):
+  image = scene(boxes_run)["image"]
+  for answers in ([], model.predict([image])):
+    with pytest.raises(UsageError, match=r"as model\.sample draws them"):
+      model.log_prob(image, answers)
+
+
+def test_annotations_are_drawn_as_answers_are(boxes_run, model):
+  raw = scene(boxes_run)
+  truth = rtune.Answer(None, {"boxes": raw["boxes"], "labels": raw["labels"]})
+  drawn = model.draw(raw["image"], raw)
+  np.testing.assert_array_equal(drawn, model.draw(raw["image"], truth))
+  assert (drawn != model.draw(raw["image"], model.predict([raw["image"]])[0])).any()
 
 
 def test_rewards_of_samples_are_those_of_the_function(boxes_run, model):

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from rtune.config import trust as trusting
 from rtune.data.source import Example, Source
 from rtune.devices import sharding
 from rtune.errors import UsageError
-from rtune.inference import blindness
+from rtune.inference import blindness, programs
 from rtune.inference.images import AnyImage, Images, pixels_of
 from rtune.store import hub, reading
 from rtune.tasks.task import Features, Record, view
@@ -42,12 +42,14 @@ class Answer(NamedTuple):
     reward: of the run's reward; None where it has none, or needs a truth that was not given; NaN
       where it has no opinion.
     log_prob: of a sample's whole answer, in nats; None of the best answer.
+    actions: of a sample, as the policy drew them; None of the best answer.
   """
 
   prediction: Any
   record: Record
   reward: float | None = None
   log_prob: float | None = None
+  actions: Any = None
 
 
 class Model:
@@ -114,42 +116,67 @@ class Model:
     """
     if n < 1:
       raise UsageError(f"n is {n}; at least one answer must be drawn.")
-    raw = view(self.run.task).unlabeled(pixels_of(image), 0)
-    raw |= {name: value for name, value in (truth or {}).items() if name != "image"}
-    data = self._sized(1, None).config.data
-    task, mesh, frozen = self.run.task, self.run.mesh, self.run.frozen
+    run, raw = self.run, self._example(image, truth)
     with self._reading():
-      ((batch, inputs),) = batches(data, task, mesh, [raw], 1)
-      given = frozen, self.params, inputs, jax.random.key(seed)
-      actions, predictions, log_prob = self._program(("sample", n), lambda: self._draw(n))(*given)
+      batch, inputs = self._batch(raw)
+      draw = self._program(("sample", n), lambda: programs.drawing(run.task, run.policy, n))
+      key = jax.random.key(seed)
+      actions, predictions, log_prob = draw(run.frozen, self.params, inputs, key)
       rewards = self._rewards(actions, predictions, inputs, truth is not None)
     rows, log_prob_S = sharding.local_rows, sharding.local_rows(log_prob)[0].tolist()
     features = {name: value[0] for name, value in batch.features.items()}
-    local = jax.tree.map(rows, predictions)
+    local = jax.tree.map(rows, (predictions, actions))
     ones = [jax.tree.map(lambda x, at=at: x[0, at], local) for at in range(n)]
     return [
-      Answer(one, self._record(one, features, raw), reward, log)
-      for one, reward, log in zip(ones, rewards or [None] * n, log_prob_S, strict=True)
+      Answer(one, self._record(one, features, raw), reward, log, drawn)
+      for (one, drawn), reward, log in zip(ones, rewards or [None] * n, log_prob_S, strict=True)
     ]
 
-  def draw(self, image: AnyImage, answer: Answer) -> np.ndarray:
-    """The picture [H, W, 3] of an answer on its image."""
-    return view(self.run.task).draw(pixels_of(image), answer.record)
+  def log_prob(
+    self, image: AnyImage, samples: Sequence[Answer], params: Any = None
+  ) -> Float[Array, " s"]:
+    """How likely samples of an image are, in nats for each; `jax.grad` goes through it.
+
+    Args:
+      samples: of `sample`, of this model or another one of the same policy, for this image.
+      params: in place of the model's own, such as these after an update.
+
+    Raises:
+      UsageError: answers that were not sampled.
+    """
+    if not samples or any(one.actions is None for one in samples):
+      raise UsageError("log_prob takes samples, as model.sample draws them; give at least one.")
+    with self._reading():
+      _, inputs = self._batch(self._example(image))
+    actions_1S = jax.tree.map(lambda *x: np.stack(x)[None], *[one.actions for one in samples])
+    run = self.run
+    score = self._program("log_prob", lambda: programs.scoring(run.task, run.policy))
+    return score(self.params if params is None else params, inputs, actions_1S)
+
+  def draw(self, image: AnyImage, answer: Answer | Mapping[str, Any]) -> np.ndarray:
+    """The picture [H, W, 3] of an answer on its image, or of what is annotated.
+
+    Args:
+      answer: of this model, or an example of a source, whose annotation is drawn.
+    """
+    seen = view(self.run.task)
+    record = answer.record if isinstance(answer, Answer) else seen.annotated(dict(answer))
+    return seen.draw(pixels_of(image), record)
+
+  def _example(self, image: AnyImage, truth: Mapping[str, Any] | None = None) -> Example:
+    """As a source has it: the image, and what is annotated."""
+    raw = view(self.run.task).unlabeled(pixels_of(image), 0)
+    return raw | {name: value for name, value in (truth or {}).items() if name != "image"}
+
+  def _batch(self, raw: Example) -> tuple[Any, Features]:
+    """The batch of one example, on the host and on the devices."""
+    ((batch, inputs),) = batches(
+      self._sized(1, None).config.data, self.run.task, self.run.mesh, [raw], 1
+    )
+    return batch, inputs
 
   def _record(self, prediction: Any, features: Features, raw: Example) -> Record:
     return view(self.run.task).record(prediction, features, raw)
-
-  def _draw(self, n: int) -> Callable[..., Any]:
-    task, policy = self.run.task, self.run.policy
-
-    @functools.partial(jax.jit, compiler_options=policy.compiler_options)
-    def draw(frozen, params, batch, key):
-      inputs = task.inputs(batch)
-      actions, log_prob_BST = policy.sample(params, inputs, key, n)
-      scored = policy.score(params, inputs, actions)
-      return actions, task.decode(frozen, actions, batch, scored), jnp.sum(log_prob_BST, axis=-1)
-
-    return draw
 
   def _rewards(
     self, actions: Any, predictions: Any, batch: Features, knows_truth: bool

@@ -31,7 +31,7 @@ def policy(setup: Setup, folder: pathlib.Path) -> Any:
     params = {**params, **{name: sharding.place(read[name], shardings[name]) for name in read}}
   if config.warm_start:
     path = run_files.find_weights(config.warm_start, "config.warm_start")
-    console.stage(f"mle starts from {path}")
+    console.stage(f"mle starts from {_short(path)}")
     loaded = weights.load_weights(path)
     params = warm_start.adopt(
       sharding.on_host(params), loaded, console.say, sizes_at=_sizes_at(config)
@@ -40,10 +40,16 @@ def policy(setup: Setup, folder: pathlib.Path) -> Any:
   return params
 
 
+def _short(path: pathlib.Path) -> pathlib.Path:
+  """As a person in this folder would write it."""
+  here = pathlib.Path.cwd()
+  return path.relative_to(here) if path.is_relative_to(here) else path
+
+
 def imitated(setup: Setup, folder: pathlib.Path) -> Any:
   """What imitation has learned, in this run or in the one that the config names."""
   path = _imitated_weights(setup.config, folder)
-  console.stage(f"starts from {path}")
+  console.stage(f"starts from {_short(path)}")
   _, shapes, shardings = _shapes(setup)
   params = uvim_weights.load_params(path, shapes, console.say, _sizes_at(setup.config))
   return sharding.place(params, shardings)
