@@ -17,7 +17,7 @@ from rtune.benchmark.decode import sampling_floor
 from rtune.benchmark.row import Row
 from rtune.data import loader
 from rtune.devices import sharding
-from rtune.display.logs import Clock
+from rtune.display.clock import Clock
 from rtune.errors import UsageError
 from rtune.models import encoder_decoder
 from rtune.plan import counts

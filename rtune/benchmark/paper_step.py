@@ -22,7 +22,7 @@ from rtune.benchmark.loop import (
 )
 from rtune.benchmark.row import Row
 from rtune.benchmark.timing import interleaved
-from rtune.display.logs import Clock
+from rtune.display.clock import Clock
 from rtune.models import attention
 from rtune.plan import counts, memory
 from rtune.training.setup import prepare

@@ -14,6 +14,7 @@ OPEN = ("args", "splits")  # settings that take any name
 _TAKEN = ("val", "reward", "time", "seconds")  # no names of splits: the log has them already
 _MOST = 2**31 - 1
 BASELINES = ("leave_one_out", "paper", "group_mean", "greedy", "batch", "none")
+TRACKERS = ("wandb", "trackio", "mlflow")
 LABELERS = ("", "model", "person")
 SELECTIONS = ("balanced", "threshold")
 _WORDS = {
@@ -31,16 +32,9 @@ _AT_LEAST_ONE = (
 )
 _NOT_NEGATIVE = (
   *("reward.kl", "reward.timeout_s", "data.timeout_s", "eval_every", "eval_examples"),
-  *("reward.workers", "reward.resample"),
-  "actor_critic.kl_bound",
-  *(
-    "data.prefetch",
-    "data.cache_mb",
-    "data.views",
-    "data.features_mb",
-    "data.skip_at_most",
-    "data.skip_share",
-  ),
+  *("reward.workers", "reward.resample", "samples_every", "actor_critic.kl_bound"),
+  *("data.prefetch", "data.cache_mb", "data.mosaic", "data.views", "data.features_mb"),
+  *("data.skip_at_most", "data.skip_share"),
   *("checkpoints.keep_every", "checkpoints.patience", "seed"),
 )
 
@@ -72,6 +66,7 @@ def check(config: Any) -> None:
   _check_adapting(config)
   _check_actor_critic(config)
   _check_best(config)
+  _check_trackers(config.trackers)
   parts = {path: get(config, path) for path in ("task", "policy", "data.train", "data.val")}
   parts |= {f"data.splits.{name}": part for name, part in config.data.splits.items()}
   parts |= {f"metrics[{place}]": part for place, part in enumerate(config.metrics)}
@@ -194,6 +189,17 @@ def _check_best(config: Any) -> None:
     raise UsageError(f"{key}.patience counts evaluations without a new best; {key}.best is 'none'.")
   if patience and not config.eval_every:
     raise UsageError(f"{key}.patience counts evaluations within a phase; set config.eval_every.")
+
+
+def _check_trackers(trackers: tuple[str, ...]) -> None:
+  for place, name in enumerate(trackers):
+    if name not in TRACKERS and ":" not in name:
+      raise UsageError(
+        f"config.trackers[{place}] is {name!r}; it must be one of {TRACKERS}, or name a function "
+        "('module:function')."
+      )
+    if name in trackers[:place]:
+      raise UsageError(f"config.trackers names {name!r} twice; once is enough.")
 
 
 def _check_actor_critic(config: Any) -> None:

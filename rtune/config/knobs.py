@@ -228,10 +228,16 @@ class Config:
   eval_every: int = 0  # steps between evaluations; 0 = at the end of a phase only
   eval_examples: int = 0  # images of the evaluations within a phase; 0 = all
   eval_beam: int = 1  # evaluate with beam search as well at the end of a phase; 1 = greedy only
+  # Steps between tables of a few validation images with what is drawn for them and its rewards; 0 =
+  # none, since a program of its own must be compiled for it.
+  samples_every: int = 0
   checkpoints: Checkpoints = Checkpoints()  # saving and keeping
   shard_parameters: bool = False  # spread parameters and optimizer over devices
   max_bad_steps: int = 5  # non-finite updates in a row before the run stops
   tensorboard: bool = True  # write TensorBoard events as well
+  # Who gets the numbers and pictures of the log as well: "wandb", "trackio", "mlflow" (extras of
+  # these names), or code (rtune.display.trackers.tracker:Open).
+  trackers: tuple[str, ...] = ()
   report: bool = True  # write report.html at the end
 
 

@@ -1,28 +1,27 @@
-"""A run's record on disk, and the clock that says where its time went.
+"""A run's record on disk.
 
-`metrics.jsonl` is the truth: one JSON object a step, "step" first, steps rising. `metrics.csv` and
-the TensorBoard events say the same. Names that begin with `TIME` ("time/") are wall-clock values:
-they differ between two runs of one command. Everything else is bitwise equal on CPU, whether the
-run was killed and resumed or not.
+`metrics.jsonl` is the truth: one JSON object a step, "step" first, steps rising. `metrics.csv`, the
+TensorBoard events and other trackers (rtune/display/trackers) say the same. Names that begin with
+`TIME` ("time/") are wall-clock values: they differ between two runs of one command. Everything else
+is bitwise equal on CPU, whether the run was killed and resumed or not.
 
 JSON has no NaN and no infinity: such values are the strings "NaN", "Infinity" and "-Infinity",
 which `float()` reads; `read_metrics` gives them back as floats.
 """
 
-import contextlib
 import csv
 import io
 import json
 import math
 import os
 import pathlib
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import SupportsFloat
 
 from rtune.disk import FULL, free_bytes, parse_json, refusals, write_whole
 from rtune.display import console
 from rtune.display.tensorboard import Events
+from rtune.display.trackers.tracker import Follower
 from rtune.errors import StorageError, UsageError
 
 TIME = "time/"
@@ -32,42 +31,6 @@ TENSORBOARD = "tensorboard"
 # One line of the log: "step", an int, and the values of that step.
 Row = dict[str, int | float]
 _NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
-
-
-class Clock:
-  """Seconds spent in each named part. A part inside another is charged to the inner one only.
-
-  For one thread. `with clock("data"): ...` costs about a microsecond.
-  """
-
-  def __init__(self, now: Callable[[], float] = time.perf_counter):
-    self._now = now
-    self._seconds: dict[str, float] = {}
-    self._open: list[str] = []
-    self._mark = 0.0
-
-  @contextlib.contextmanager
-  def __call__(self, part: str) -> Iterator[None]:
-    self._lap()
-    self._open.append(part)
-    try:
-      yield
-    finally:
-      self._lap()
-      self._open.pop()
-
-  def take(self) -> dict[str, float]:
-    """Seconds of each part since the last call, in order of first use; then starts from zero."""
-    self._lap()
-    taken, self._seconds = self._seconds, {}
-    return taken
-
-  def _lap(self) -> None:
-    now = self._now()
-    if self._open:
-      part = self._open[-1]
-      self._seconds[part] = self._seconds.get(part, 0.0) + max(0.0, now - self._mark)
-    self._mark = now
 
 
 def read_metrics(workdir: str | os.PathLike, *, times: bool = True) -> list[Row]:
@@ -131,6 +94,11 @@ class MetricLog:
         f"{workdir}: cannot write the log there ({error}); choose another --workdir"
       ) from error
     self._events = Events(self._workdir / TENSORBOARD, resume_step + 1) if tensorboard else None
+    self._followers: list[Follower] = [self._events] if self._events else []
+
+  def follow(self, follower: Follower) -> None:
+    """From here on it gets every number and every picture as well."""
+    self._followers.append(follower)
 
   def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
     """Adds values, each a scalar on the host, to the line of `step`.
@@ -155,8 +123,13 @@ class MetricLog:
         "free); make room there and start again, the same command resumes the run"
       ) from error
     self._last = row
-    if self._events is not None:
-      self._events.write(step, {name: row[name] for name in values})
+    for follower in self._followers:
+      follower.numbers(step, {name: row[name] for name in values})
+
+  def picture(self, step: int, name: str, path: pathlib.Path) -> None:
+    """Passes on a PNG in the workdir that belongs to `step`."""
+    for follower in () if self._silent else self._followers:
+      follower.picture(step, name, path)
 
   def sync(self) -> None:
     """Waits until the lines written are on the disk itself, where a power cut cannot reach them."""
@@ -168,8 +141,8 @@ class MetricLog:
       return
     self._jsonl.close()
     self._csv.close()
-    if self._events is not None:
-      self._events.close()
+    for follower in self._followers:
+      follower.close()
 
   def __enter__(self) -> "MetricLog":
     return self

@@ -1,10 +1,14 @@
 """TensorBoard events: a copy of the run's log for those who watch it there."""
 
 import contextlib
+import io
 import os
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from PIL import Image
 
 from rtune.display import console
 
@@ -31,19 +35,32 @@ class Events:
     except Exception as error:
       self._give_up(error)
 
-  def write(self, step: int, values: Mapping[str, int | float]) -> None:
-    if self._writer is None:
-      return
-    try:
-      pairs = [self._summary.Value(tag=name, simple_value=v) for name, v in values.items()]
-      self._write(step=step, summary=self._summary(value=pairs))
-    except Exception as error:
-      self._give_up(error)
+  def numbers(self, step: int, values: Mapping[str, int | float]) -> None:
+    self._add(step, lambda: [{"tag": name, "simple_value": v} for name, v in values.items()])
+
+  def picture(self, step: int, name: str, path: pathlib.Path) -> None:
+    self._add(step, lambda: [{"tag": name, "image": self._encoded(path)}])
 
   def close(self) -> None:
     if self._writer is not None:
       with contextlib.suppress(OSError):
         self._writer.close()
+
+  def _add(self, step: int, made: Callable[[], list[dict[str, Any]]]) -> None:
+    if self._writer is None:
+      return
+    try:
+      values = [self._summary.Value(**value) for value in made()]
+      self._write(step=step, summary=self._summary(value=values))
+    except Exception as error:
+      self._give_up(error)
+
+  def _encoded(self, path: pathlib.Path) -> Any:
+    content = path.read_bytes()
+    with Image.open(io.BytesIO(content)) as image:
+      width, height = image.size
+    sizes = {"width": width, "height": height, "colorspace": 3}
+    return self._summary.Image(encoded_image_string=content, **sizes)
 
   def _write(self, *, step: int, **what: object) -> None:
     self._writer.write_event(self._event(wall_time=time.time(), step=step, **what))

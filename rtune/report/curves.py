@@ -9,7 +9,8 @@ from rtune.display.logs import TIME, Row, read_metrics
 from rtune.report.charts import NUM_STYLES, Line, Point, chart
 from rtune.training.phases import phase_of, planned, stand_in
 
-_SPREAD = ("mean", "std", "min", "max", "alike", "invalid", "unjudged")  # others are parts
+# Below reward/; others are parts.
+_SPREAD = ("mean", "std", "std_within", "min", "max", "alike", "invalid", "unjudged")
 SECONDS = "seconds/"  # of a step, by part: the report computes them from the log
 
 
@@ -85,7 +86,8 @@ def draw_curves(branches: Sequence[Branch], headline: Sequence[str]) -> list[str
   terms = [n for n in ("reinforce", "supervised", "kl_term", "entropy_bonus") if n in names]
   terms = ["loss", *terms] if len(terms) > 1 else ["loss"]
   parts = {n.removeprefix(SECONDS): n for n in names if n.startswith(SECONDS)}
-  parts.pop("eval", None)  # in few steps only: a mean over steps says nothing
+  for rare in ("eval", "samples"):  # in few steps only: a mean over steps says nothing
+    parts.pop(rare, None)
   shown += [
     _chart(others, "Loss of imitation", {"loss": "loss", "negative log-likelihood": "nll"}),
     _chart(tuned, "Loss of tuning", {name.replace("_", " "): name for name in terms}),

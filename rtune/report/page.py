@@ -16,6 +16,7 @@ from PIL import Image
 from rtune.display import console
 
 _MAX_SIDE = 480  # of a picture in the report, in pixels
+_MAX_STRIP = 1600  # of several side by side
 
 # The policy makes the browser itself refuse every request, and complain in its console.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -86,6 +87,7 @@ border-top:3px solid var(--c)}
 .row dt{color:var(--soft);font-size:.82rem}
 .row dd{margin:0;overflow-wrap:anywhere}
 .row figcaption{font-size:.82rem;padding-top:.15rem}
+.strip img{display:block;width:100%;min-width:55rem;height:auto;margin-top:1rem;border-radius:4px}
 details{margin:.6rem 0}summary{cursor:pointer;color:var(--soft)}
 pre{background:var(--card);border-radius:8px;padding:.8rem;overflow-x:auto;font-size:.82rem}
 .note{border-left:3px solid var(--edge);padding-left:.8rem;color:var(--soft)}
@@ -220,9 +222,14 @@ def cases(items: Sequence[Case]) -> str:
   return f'<div class="cases">{"".join(parts)}</div>' if parts else ""
 
 
-def _img(picture: UInt8[np.ndarray, "h w 3"], what: str) -> str:
+def strip(picture: UInt8[np.ndarray, "h w 3"], what: str) -> str:
+  """A wide picture over the whole page; where that is narrow it can be moved to and fro."""
+  return f'<div class="scroll strip">{_img(picture, what, _MAX_STRIP)}</div>'
+
+
+def _img(picture: UInt8[np.ndarray, "h w 3"], what: str, side: int = _MAX_SIDE) -> str:
   image = Image.fromarray(picture)
-  image.thumbnail((_MAX_SIDE, _MAX_SIDE), Image.Resampling.LANCZOS)
+  image.thumbnail((side, side), Image.Resampling.LANCZOS)
   file = io.BytesIO()
   image.save(file, "WEBP", quality=85)
   data = base64.b64encode(file.getvalue()).decode()

@@ -17,7 +17,7 @@ from rtune.data import findings
 from rtune.data.source import Source
 from rtune.display import console
 from rtune.errors import RtuneError, UsageError
-from rtune.report import page, phase_view
+from rtune.report import page, phase_view, samples
 from rtune.report.curves import Branch, draw_curves, move, read_branches, seconds_by_part
 from rtune.report.phase_view import Phase
 from rtune.store import run_files
@@ -80,6 +80,7 @@ def write_report(
     page.section("Results", _results(phases, val, limit, problem)),
     page.section("By pass", _by_pass(phases)),
     page.section("Curves", [page.charts(figures)] if figures else []),
+    page.section("Samples while training", samples.tables(run.folder, run.config.phases)),
     *(phase_view.pictures(run.task, phases, val) if val is not None else []),
     page.section("Time", [_time_table(phases, branches)]),
     page.section("Config", _config(run.config)),

@@ -31,7 +31,7 @@ FOUND = "data_warnings.json"
 # Changing these leaves every number of a run as it was.
 HARMLESS = (
   *("log_every", "eval_every", "eval_examples", "eval_beam", "tensorboard", "report"),
-  *("max_bad_steps", "reward.watched", "reward.workers"),
+  *("max_bad_steps", "reward.watched", "reward.workers", "trackers", "samples_every"),
   *("checkpoints.every", "checkpoints.keep_last", "checkpoints.keep_every"),
   "checkpoints.on_error",
   *("data.threads", "data.prefetch", "data.cache_mb", "data.timeout_s"),
@@ -80,10 +80,11 @@ def whole(weights: pathlib.Path) -> pathlib.Path:
 
 def check_kinds(workdir: pathlib.Path) -> None:
   """UsageError where something of the wrong kind stands in the way of what a run will write."""
-  for name in (CONFIG, RESULTS, "metrics.jsonl", "metrics.csv", "parameters.txt", "report.html"):
+  ours = CONFIG, RESULTS, "trackers.json", "samples.jsonl"
+  for name in (*ours, "metrics.jsonl", "metrics.csv", "parameters.txt", "report.html"):
     if (workdir / name).is_dir():
       raise UsageError(f"{workdir / name} is a folder, not a file; move it away.")
-  for name in ("weights", "checkpoints", "tensorboard"):
+  for name in ("weights", "checkpoints", "tensorboard", "samples"):
     if (workdir / name).exists() and not (workdir / name).is_dir():
       raise UsageError(f"{workdir / name} is a file, not a folder; move it away.")
   for path in (workdir / "weights").glob("*.safetensors"):

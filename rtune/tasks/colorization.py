@@ -124,6 +124,7 @@ class Colorization:
       record=_record,
       draw=self._draw,
       headline=("colorfulness", "hasler_susstrunk", "PSNR"),
+      watched=("colorfulness", "hasler_susstrunk"),
       annotated=_annotated,
       given=lambda image: lab.gray(image, self.gray),
       source=Photographs,

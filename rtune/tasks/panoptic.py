@@ -192,6 +192,7 @@ class Panoptic:
       record=self._record,
       draw=self._draw,
       headline=("PQ", "SQ", "RQ", "PQ_things", "PQ_stuff"),
+      watched=("PQ", "PQ_things", "PQ_stuff"),
       annotated=_annotated,
       unlabeled=_unlabeled,
       source=CocoPanoptic,

@@ -15,7 +15,8 @@ from rtune.data import unreadable
 from rtune.devices import peers, processes, sharding
 from rtune.disk import refusals
 from rtune.display import console
-from rtune.display.logs import TIME, Clock, MetricLog
+from rtune.display.clock import Clock
+from rtune.display.logs import TIME, MetricLog
 from rtune.display.progress import Progress
 from rtune.store import manifest, reading, run_files, weights, workdir
 from rtune.store.checkpoint import Checkpoints
@@ -28,6 +29,7 @@ from rtune.training import (
   resume,
   start,
   tables,
+  tracking,
   trial,
   workers,
 )
@@ -37,8 +39,9 @@ from rtune.training.leaving import Leaving
 from rtune.training.measuring import measuring
 from rtune.training.optim import Schedule
 from rtune.training.phases import Assembled, Phase, assemble, phase_of, planned, stand_in
+from rtune.training.samples import Samples
 from rtune.training.setup import Setup, prepare
-from rtune.training.signs import Signs
+from rtune.training.signs import Signs, since
 from rtune.training.stopping import StopRequest, on_signals
 from rtune.training.update import Metrics, State
 from rtune.training.watch import Watch
@@ -76,6 +79,7 @@ def train(
   config = setup.config
   path = commands.local(folder, "workdir")
   run_files.check_kinds(path)
+  tracking.check(config.trackers)
   start.check(setup, path)
   if {"reward", "actor_critic"} & {*config.phases}:
     raw = unreadable.first(setup.val, config.data.on_error == "skip")
@@ -94,13 +98,8 @@ def train(
         with refusals(path):
           knowledge(setup.task).save(path)
       resume_step = (saves.latest_meta() or {"step": -1})["step"]
-      recording = MetricLog(
-        path,
-        resume_step=resume_step,
-        process_index=jax.process_index(),
-        tensorboard=config.tensorboard,
-      )
-      with recording as log, peers.told(), memory.told(setup), workers.ended():
+      logging = tracking.opened(config, path, resume_step)
+      with logging as log, peers.told(), memory.told(setup), workers.ended():
         _run_phases(Run(setup, path, saves, log, stop, Clock()))
   return run_files.read_results(path)
 
@@ -141,13 +140,14 @@ def _run_phase(this: Run, phase: Phase, offset: int) -> None:
   state, seconds = _resume(this, name, state)
   first, begun = int(state.step), time.monotonic() - seconds
   seen = evaluated.opened(config, this.setup.task, this.folder, phase, offset, offset + first)
+  samples = Samples(this.setup, this.folder, this.log, this.clock, phase, offset, first)
   views = features.views_of(this.setup, phase, state.params, this.folder, this.stop)
   feed = Feed(this.setup, phase, this.folder, first, lambda: _labeling(state), views)
   batches = feed.batches()
   console.stage(f"{name}: steps {first} to {settings.steps}; the first one compiles")
   progress = Progress(settings.steps, name, start=first, images_per_unit=settings.batch_size)
   watch = Watch(config.max_bad_steps, lambda step: feed.examples(step - offset))
-  signs = Signs(name, getattr(settings, "num_samples", 1))
+  signs = Signs(name, getattr(settings, "num_samples", 1), since(this.folder, offset))
   leaving = Leaving(this.stop, this.saves, name, offset, begun)
   with contextlib.closing(batches), progress:
     this.clock.take()
@@ -168,6 +168,7 @@ def _run_phase(this: Run, phase: Phase, offset: int) -> None:
         values = measure(state.params, config.eval_examples)
         this.log.write(offset + done, values)
         seen.look(offset + done, values, state.params)
+      samples.look(done, state)
       stopped = done % config.log_every == 0 or jax.process_count() == 1
       stopped = stopped and leaving.agreed()
       ends = seen.best.settled or done == settings.steps

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Callable
 
 from rtune.data.unreadable import left_out
-from rtune.display.logs import Clock
+from rtune.display.clock import Clock
 from rtune.training.evaluation import Judging, evaluate, scoring_of
 from rtune.training.phases import Phase
 from rtune.training.predicting import truth_described

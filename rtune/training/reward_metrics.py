@@ -12,7 +12,8 @@ from rtune.display import console
 from rtune.training.scoring import Scores
 from rtune.training.update import Metrics
 
-_OWN = ("mean", "std", "min", "max", "alike", "invalid", "unjudged")  # below reward/ in the log
+# Below reward/ in the log.
+_OWN = ("mean", "std", "std_within", "min", "max", "alike", "invalid", "unjudged")
 
 
 def reward_metrics(scores: Scores) -> Metrics:
@@ -27,12 +28,21 @@ def reward_metrics(scores: Scores) -> Metrics:
   return parts | {
     "reward/mean": mean,
     "reward/std": jnp.sqrt(jnp.sum(jnp.where(valid, (reward - mean) ** 2, 0.0)) / count),
+    "reward/std_within": _deviation_within(reward, valid),
     "reward/min": jnp.min(lowest),
     "reward/max": jnp.max(highest),
     "reward/alike": jnp.mean(lowest >= highest),
     "reward/invalid": jnp.sum(~valid),
     "reward/unjudged": jnp.sum(~jnp.any(valid, axis=1)),
   }
+
+
+def _deviation_within(reward_BS: Array, valid_BS: Array) -> Array:
+  """Mean over images of the deviation of its samples' rewards (n - 1), as trl's `reward_std`."""
+  counts_B1 = jnp.sum(valid_BS, axis=1, keepdims=True).astype(reward_BS.dtype)
+  means_B1 = jnp.sum(reward_BS, axis=1, keepdims=True) / jnp.maximum(counts_B1, 1)
+  squares_B1 = jnp.sum(jnp.where(valid_BS, (reward_BS - means_B1) ** 2, 0.0), axis=1, keepdims=True)
+  return jnp.mean(jnp.sqrt(squares_B1 / jnp.maximum(counts_B1 - 1, 1)))
 
 
 def _free(name: str) -> str:

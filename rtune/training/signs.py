@@ -1,12 +1,16 @@
 """Signs in the log that tuning goes wrong though every number is finite: each is told once."""
 
-from collections.abc import Mapping
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
 
-from rtune.display import console
+from rtune.display import console, logs
 
 _EQUAL_LINES = 3  # lines of the log in a row without any difference between samples
 _FALLEN = 0.05  # of its first value: then the entropy is as good as gone
 _LEAST_ENTROPY = 0.05  # nats a decision, below which a policy was sure from the start
+_SHORT = 0.25  # of their first length: then answers leave out most of what they said
+_ALIKE = 1.05  # different answers an image, on average: as good as one
 
 
 class Signs:
@@ -15,12 +19,22 @@ class Signs:
   Args:
     num_samples: answers drawn for each image.
     phase: what messages call it.
+    before: lines of the same phase that are in the log already; what has fallen is compared with
+      the first of all.
   """
 
-  def __init__(self, phase: str, num_samples: int):
+  def __init__(self, phase: str, num_samples: int, before: Sequence[logs.Row] = ()):
     self._phase, self._samples = phase, num_samples
     self._equal = 0
-    self._first_entropy: float | None = None
+    self._first: dict[str, float] = {}
+    for row in before:
+      self._note(row)
+
+  def _note(self, values: Mapping[str, int | float]) -> None:
+    """Keeps the first values of the phase."""
+    if "reward/mean" in values:
+      given = {name: values[name] for name in ("entropy", "length") if name in values}
+      self._first = given | self._first
 
   def look(self, step: int, values: Mapping[str, float]) -> None:
     """Warns of rewards and answers that teach nothing."""
@@ -45,21 +59,26 @@ class Signs:
 
   def _look_at_answers(self, step: int, values: Mapping[str, float]) -> None:
     unique = values.get("unique", 1.0)
-    if self._samples > 1 and unique * self._samples <= 1 + 1e-6:
-      self._tell(
-        "unique", step, "all samples of an image are the same answer: the policy collapsed"
-      )
-    if values.get("length", 2.0) <= 1:
+    if self._samples > 1 and unique * self._samples <= _ALIKE:
+      what = "all samples of an image are the same answer, or nearly so: the policy collapsed"
+      self._tell("unique", step, what)
+    self._note(values)
+    length, long = values.get("length", 2.0), self._first.get("length", 0.0)
+    if length <= 1:
       self._tell("length", step, "all answers end at their first decision: they are empty")
-    entropy = values.get("entropy")
-    if entropy is None:
-      return
-    if self._first_entropy is None:
-      self._first_entropy = entropy
+    elif length < _SHORT * long:
+      what = f"answers have become short: {length:.3g} decisions, {long:.3g} at first"
+      self._tell("short", step, f"{what}. The reward may be better off with nothing said")
+    entropy, wide = values.get("entropy", math.nan), self._first.get("entropy", 0.0)
     # Of densities it may have any sign; there it says nothing by itself.
-    if self._first_entropy > _LEAST_ENTROPY and 0 <= entropy < _FALLEN * self._first_entropy:
-      what = f"the entropy has fallen from {self._first_entropy:.3g} to {entropy:.3g}"
+    if wide > _LEAST_ENTROPY and 0 <= entropy < _FALLEN * wide:
+      what = f"the entropy has fallen from {wide:.3g} to {entropy:.3g}"
       self._tell("entropy", step, f"{what}: hardly anything else is tried any more")
 
   def _tell(self, kind: str, step: int, what: str) -> None:
     console.warn_once(f"{self._phase} {kind} {id(self)}", f"{self._phase} step {step}: {what}.")
+
+
+def since(folder: pathlib.Path, start: int) -> list[logs.Row]:
+  """The lines of the log after step `start`."""
+  return [row for row in logs.read_metrics(folder) if row["step"] > start]

@@ -12,7 +12,7 @@ from rtune.benchmark import __main__ as run
 from rtune.benchmark import captions, decode, files, loop, rewards, segments, timing
 from rtune.benchmark.row import Row, as_table
 from rtune.config.load import load_config
-from rtune.display.logs import Clock
+from rtune.display.clock import Clock
 from rtune.plan import counts
 from rtune.training.setup import prepare
 

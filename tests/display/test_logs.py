@@ -13,8 +13,10 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from rtune.display import console, logs
+from rtune.display.clock import Clock
 from rtune.errors import StorageError, UsageError
 
 
@@ -61,7 +63,7 @@ class Hands:
 class TestClock:
   def test_sums_parts_and_starts_anew(self):
     hands = Hands()
-    clock = logs.Clock(hands)
+    clock = Clock(hands)
     for seconds in (1.0, 2.0):
       with clock("data"):
         hands.at += seconds
@@ -73,7 +75,7 @@ class TestClock:
 
   def test_inner_part_is_not_counted_twice(self):
     hands = Hands()
-    clock = logs.Clock(hands)
+    clock = Clock(hands)
     with clock("eval"):
       hands.at += 1
       with clock("data"):
@@ -83,7 +85,7 @@ class TestClock:
 
   def test_take_inside_a_part_and_after_an_error(self):
     hands = Hands()
-    clock = logs.Clock(hands)
+    clock = Clock(hands)
     with pytest.raises(KeyError), clock("score"):
       hands.at += 1
       assert clock.take() == {"score": 1.0}
@@ -94,13 +96,13 @@ class TestClock:
 
   def test_never_negative(self):
     hands = Hands()
-    clock = logs.Clock(hands)
+    clock = Clock(hands)
     with clock("data"):
       hands.at -= 50
     assert clock.take() == {"data": 0.0}
 
   def test_costs_next_to_nothing(self):
-    clock = logs.Clock()
+    clock = Clock()
     begun = time.perf_counter()
     for _ in range(1000):
       with clock("data"):
@@ -314,6 +316,16 @@ class TestTensorBoard:
     assert written.step == 3
     tags = {value.tag: value.simple_value for value in written.summary.value}
     assert tags["train/loss"] == 0.5 and math.isnan(tags["val/AR@[.50:.95]"])
+
+  def test_tensorboard_gets_pictures(self, tmp_path):
+    Image.new("RGB", (7, 5), (200, 0, 0)).save(tmp_path / "a.png")
+    with open_log(tmp_path, tensorboard=True) as log:
+      log.picture(4, "samples/0", tmp_path / "a.png")
+    (event,) = [event for event in events(tmp_path) if event.HasField("summary")]
+    (value,) = event.summary.value
+    assert (event.step, value.tag) == (4, "samples/0")
+    assert (value.image.width, value.image.height, value.image.colorspace) == (7, 5, 3)
+    assert value.image.encoded_image_string == (tmp_path / "a.png").read_bytes()
 
   def test_resume_makes_tensorboard_forget_later_steps(self, tmp_path):
     for resume_step in (-1, 4):

@@ -12,7 +12,9 @@ from rtune.config.names import resolve
 from rtune.errors import UsageError
 from rtune.report.write import write_report
 from rtune.store import run_files
+from rtune.tasks.colorization import Colorization
 from rtune.tasks.detection import Detection
+from rtune.tasks.panoptic import Panoptic
 from rtune.tasks.restoration import Restoration
 from rtune.training import hacking
 from rtune.training.hacking import Hacking, found
@@ -60,6 +62,8 @@ def test_what_is_watched():
   config = toy_config("tokens")
   assert hacking.watched_by(config, Detection()) == ("val/AR", "val/AP")
   assert hacking.watched_by(config, Restoration()) == ("val/PSNR", "val/SSIM")
+  assert hacking.watched_by(config, Panoptic()) == ("val/PQ", "val/PQ_things", "val/PQ_stuff")
+  assert hacking.watched_by(config, Colorization()) == ("val/colorfulness", "val/hasler_susstrunk")
   reward = dataclasses.replace(config.reward, watched=("val/AP50",))
   mine = dataclasses.replace(config, reward=reward)
   assert hacking.watched_by(mine, Detection()) == ("val/AP50",)
