@@ -1,4 +1,4 @@
-"""The README is true: its commands are single lines, its names exist, its example runs."""
+"""README and docs are true: commands are understood, names exist, the README's example runs."""
 
 import importlib.util
 import pathlib
@@ -20,16 +20,20 @@ from rtune.store import run_files
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+each_page = pytest.mark.parametrize("page", [pytest.param(p.read_text(), id=p.stem) for p in PAGES])
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str, page: str = README) -> list[str]:
   """The contents of the fenced blocks in this language."""
-  return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+  return re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 
 
-def commands() -> list[list[str]]:
-  """Every `python -m rtune...` of the README as its arguments, from the module on."""
-  lines = "".join(blocks("bash")).replace("\\\n", " ").splitlines()
+def commands(page: str) -> list[list[str]]:
+  """Every `python -m rtune...` of a page as its arguments, from the module on."""
+  # Loops of a shell count.
+  text = re.sub(r"\$\w+", "1", "".join(blocks("bash", page)))
+  lines = text.replace("\\\n", " ").splitlines()
   words = [shlex.split(line, comments=True) for line in lines if "-m rtune." in line]
   return [line[line.index("-m", line.index("&&") if "&&" in line else 0) + 1 :] for line in words]
 
@@ -44,36 +48,46 @@ def test_two_single_lines_do_all():
   assert re.search(r"&& \S+/python -m pytest -q -n 2 --dist loadfile\n", test)
 
 
-def test_extras_exist():
+def test_the_readme_is_short():
+  assert len(README.splitlines()) <= 200
+
+
+@each_page
+def test_links_lead_somewhere(page):
+  folder = ROOT if page == README else ROOT / "docs"
+  for target in re.findall(r"\]\((?!https?:)([^)#]+)", page):
+    assert (folder / target).exists(), target
+
+
+@each_page
+def test_extras_exist(page):
   known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-  named = re.findall(r"(?:rtune|\.)\[([\w,]+)\]", README)
-  assert named
+  named = re.findall(r"(?:rtune|\.)\[([\w,]+)\]", page)
   for extras in named:
     assert set(extras.split(",")) <= set(known)
 
 
-def test_files_exist():
-  paths = re.findall(r"(?<![\w/.])((?:rtune|configs|launch|tests|notebooks)/[\w./-]*)", README)
-  assert len(paths) > 10
+@each_page
+def test_files_exist(page):
+  paths = re.findall(r"(?<![\w/.])((?:rtune|configs|launch|tests|notebooks)/[\w./-]*)", page)
   for path in paths:
     assert (ROOT / path.rstrip(".")).exists(), path
 
 
-def test_modules_and_code_exist():
-  modules = set(re.findall(r"(?<![\w/])rtune(?:\.\w+)+", README))
-  assert len(modules) > 3
-  for name in modules:
-    assert importlib.util.find_spec(name), name
-  for name in re.findall(r"(?<![\w/])rtune(?:\.\w+)+:\w+", README):
+@each_page
+def test_named_code_exists(page):
+  for name in re.findall(r"(?<![\w/])rtune(?:\.\w+)+:\w+", page):
     assert resolve(name)
 
 
-def test_commands_are_understood(monkeypatch):
+@each_page
+def test_commands_are_understood(page, monkeypatch):
   monkeypatch.chdir(ROOT)
-  assert len(commands()) >= 4
-  for module, *args in commands():
+  for module, *args in commands(page):
     if module == "rtune.main":
       flags = main.parse_flags(args)
+      if not flags.config.startswith("configs/"):
+        continue  # a recipe's own file, which test_recipes writes
       assert load_config(flags.config, flags.overrides)
       continue
     command = importlib.util.find_spec(module)
@@ -84,10 +98,9 @@ def test_commands_are_understood(monkeypatch):
       assert f'"{flag}"' in source, f"{module} {flag}"
 
 
-def test_settings_in_the_text_exist():
-  names = re.findall(r"--config\.([\w.]+)", README)
-  assert len(names) > 5
-  for name in names:
+@each_page
+def test_settings_in_the_text_exist(page):
+  for name in re.findall(r"--config\.([\w.]+)", page):
     # Splits are named at will; each has the settings of the validation data.
     name = re.sub(r"^data\.splits\.\w+\b", "data.val", name)
     if ".args." not in name:
