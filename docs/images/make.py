@@ -1,6 +1,6 @@
 """What is annotated, imitated and tuned, for a few images of a run: the pictures of the documents.
 
-  python docs/images/make.py runs/recall docs/images/detection.png --skip 2
+python docs/images/make.py runs/recall docs/images/detection.png --skip 2
 """
 
 import argparse

@@ -79,9 +79,8 @@ class Optim:
   b1: float = 0.9  # decay of the first moment; 0 keeps none
   b2: float = 0.999  # decay of the second moment; of adafactor, the most that 1 - t^-0.8 may reach
   momentum_dtype: str = "bfloat16"  # of the first moment of adafactor and sgd; adam's is float32
-  lr_multipliers: tuple[
-    tuple[str, float], ...
-  ] = ()  # (name pattern, factor), first match; 0 freezes
+  # (pattern of names, factor), the first that matches; 0 freezes.
+  lr_multipliers: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -219,9 +218,7 @@ class Config:
   # Weights are a file, its folder, a workdir, or any of these on a hub: "hf://user/name".
   init_from: str = ""  # weights that stand for the mle phase: a .safetensors file or a workdir
   codes_init: str = ""  # a code model for the codes phase: UViM .npz, .safetensors or a workdir
-  encoder_init: str = (
-    ""  # a ViT or a backbone to start mle from: a file, its folder, imagenet:vgg16
-  )
+  encoder_init: str = ""  # a ViT or a backbone to start mle from, or "imagenet:vgg16"
   warm_start: str = ""  # another detector's weights that mle starts from, as far as they fit
   seed: int = 0  # of everything random
   log_every: int = 50  # steps between lines of metrics
