@@ -30,7 +30,7 @@ PLACES = {
 }
 _HEAD = """# All knobs
 
-Each is set on the command line, `--config.mle.optim.lr=1e-3`, or in a config file. This page is made
+Each is set on the command line, `--config.mle.optim.lr=1e-3`, or in a config file. The page is made
 of the dataclasses that hold them (`python docs/make_knobs.py`).
 """
 
