@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
-
 from rtune import config as configs
 from rtune.config import build, names
 from rtune.errors import UsageError
@@ -35,8 +33,8 @@ def network_of(network: Mapping[str, Any] | configs.Part, kind: type, channels: 
   return made
 
 
-def backbone_of(model: nn.Module) -> Backbone | None:
-  """That of a model's `encoder`, if it rests on one; the model says its `features`."""
+def backbone_of(model: Any) -> Backbone | None:
+  """That of the `encoder` of a Flax module, if it rests on one; the module says its `features`."""
   if not isinstance(model.encoder, ConvEncoder):
     return None
 

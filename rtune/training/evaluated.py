@@ -1,12 +1,13 @@
 """What a phase does with its evaluations: keeps the best weights, and tells of a hacked reward."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from rtune import config as configs
+from rtune.errors import UsageError
 from rtune.tasks.task import Task
-from rtune.training.best import Best
+from rtune.training.best import Best, judge_of
 from rtune.training.hacking import Hacking
 from rtune.training.phases import Phase
 
@@ -24,6 +25,25 @@ class Evaluated(NamedTuple):
     self.best.look(step, values, params)
     if self.hacking is not None:
       self.hacking.look(step, values)
+
+
+def check_names(
+  config: configs.Config, task: Task, evaluate: Callable[[], Mapping[str, float]]
+) -> None:
+  """UsageError where the config names numbers that evaluations do not have.
+
+  Only an evaluation knows its names, so one is made, before training and only for these settings.
+  """
+  best, watched = config.checkpoints.best, config.reward.watched
+  if best in ("", "none") and not watched:
+    return
+  values = evaluate()
+  judge_of(config, task, values)
+  for number in watched:
+    if number not in values:
+      raise UsageError(
+        f"config.reward.watched names {number!r}; an evaluation has {', '.join(sorted(values))}."
+      )
 
 
 def opened(

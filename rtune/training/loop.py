@@ -140,6 +140,8 @@ def _run_phase(this: Run, phase: Phase, offset: int) -> None:
   state, seconds = _resume(this, name, state)
   first, begun = int(state.step), time.monotonic() - seconds
   seen = evaluated.opened(config, this.setup.task, this.folder, phase, offset, offset + first)
+  if offset + first == 0 and phase.learns.answers:
+    evaluated.check_names(config, this.setup.task, lambda: measure(state.params, 1))
   samples = Samples(this.setup, this.folder, this.log, this.clock, phase, offset, first)
   views = features.views_of(this.setup, phase, state.params, this.folder, this.stop)
   feed = Feed(this.setup, phase, this.folder, first, lambda: _labeling(state), views)

@@ -180,6 +180,16 @@ def test_what_weights_are_judged_by():
   assert View().lower == ()
 
 
+def test_names_that_no_evaluation_has_are_told_before_training(tmp_path):
+  folder = tmp_path / "run"
+  with pytest.raises(UsageError, match=r"'val/gone'; an evaluation has .*val/distance"):
+    loop.run(config_with("agent", best="val/gone"), str(folder))
+  watched = dataclasses.replace(toy_config("agent").reward, watched=("val/lost",))
+  with pytest.raises(UsageError, match=r"watched names 'val/lost'; an evaluation has .*val/dist"):
+    loop.run(config_with("agent", reward=watched), str(tmp_path / "other"))
+  assert not (folder / "metrics.jsonl").exists() or not (folder / "metrics.jsonl").read_text()
+
+
 @pytest.mark.parametrize(
   "changes, text",
   [

@@ -21,6 +21,8 @@ from rtune.training.phases import phase_of
 from rtune.training.setup import prepare
 from rtune.training.stopping import StopRequest
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 IMAGES, VIEWS, BATCH = 10, 3, 8
 FROZEN = (("encoder/backbone/.*", 0.0),)

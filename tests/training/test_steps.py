@@ -217,7 +217,8 @@ def test_reward_steps_report(first_steps):
     *("loss", "reinforce", "grad_norm", "skipped", "skipped_in_a_row"),
     *("unrewarded", "unrewarded_in_a_row"),
     *("reward/mean", "reward/std", "reward/min", "reward/max", "reward/alike", "reward/invalid"),
-    *("reward/matches", "reward/duplicates", "reward/unjudged", "reward/std_within"),
+    *("reward/matches", "reward/duplicates", "reward/unmatched", "reward/unjudged"),
+    "reward/std_within",
     *("advantage_std", "entropy", "length", "unique", "log_prob_gap"),
   }
   assert metrics["reward/min"] <= metrics["reward/mean"] <= metrics["reward/max"]
