@@ -4,7 +4,7 @@ import contextlib
 import pathlib
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,13 +12,13 @@ import numpy as np
 from rtune import commands
 from rtune import config as configs
 from rtune.data import unreadable
-from rtune.devices import peers, processes, sharding
+from rtune.devices import peers, sharding
 from rtune.disk import refusals
 from rtune.display import console
 from rtune.display.clock import Clock
-from rtune.display.logs import TIME, MetricLog
+from rtune.display.logs import TIME
 from rtune.display.progress import Progress
-from rtune.store import manifest, reading, run_files, weights, workdir
+from rtune.store import reading, run_files, workdir
 from rtune.store.checkpoint import Checkpoints
 from rtune.tasks.task import knowledge
 from rtune.training import (
@@ -33,8 +33,8 @@ from rtune.training import (
   trial,
   workers,
 )
-from rtune.training.evaluated import Evaluated
 from rtune.training.feeding import Feed
+from rtune.training.finish import Run, finish_phase
 from rtune.training.leaving import Leaving
 from rtune.training.measuring import measuring
 from rtune.training.optim import Schedule
@@ -42,20 +42,9 @@ from rtune.training.phases import Assembled, Phase, assemble, phase_of, planned,
 from rtune.training.samples import Samples
 from rtune.training.setup import Setup, prepare
 from rtune.training.signs import Signs, since
-from rtune.training.stopping import StopRequest, on_signals
+from rtune.training.stopping import on_signals
 from rtune.training.update import Metrics, State
 from rtune.training.watch import Watch
-
-
-class Run(NamedTuple):
-  """What the phases of a run share."""
-
-  setup: Setup
-  folder: pathlib.Path
-  saves: Checkpoints
-  log: MetricLog
-  stop: StopRequest
-  clock: Clock
 
 
 def run(
@@ -184,7 +173,7 @@ def _run_phase(this: Run, phase: Phase, offset: int) -> None:
       this.saves.check_errors()
       if ends:
         break
-  _finish_phase(this, phase, leaving, state, measure, seen)
+  finish_phase(this, phase, leaving, state, measure, seen)
 
 
 def _labeling(state: State) -> Any:
@@ -222,41 +211,3 @@ def _fetch(this: Run, metrics: Metrics, learning_rate: Schedule, done: int) -> d
   applied = done - int(sum(values.get(key, 0) for key in ("skipped", "unrewarded", "spikes")))
   values["lr"] = float(learning_rate(max(applied - 1, 0)))
   return values | {f"{TIME}{part}": seconds for part, seconds in this.clock.take().items()}
-
-
-def _finish_phase(
-  this: Run, phase: Phase, leaving: Leaving, state: State, measure, seen: Evaluated
-) -> None:
-  name, config, params, done = phase.name, this.setup.config, state.params, int(state.step)
-  if seen.best.settled:
-    console.stage(
-      f"{name}: ends after step {done}; {config.checkpoints.patience} evaluations "
-      "have found nothing better"
-    )
-  host_params = sharding.on_host(params)
-  if jax.process_index() == 0:
-    path = run_files.weights_path(this.folder, name)
-    # One entry: safetensors writes several in any order, and equal runs shall leave equal files.
-    weights.save_weights(path, host_params, {"phase": name})
-    manifest.add(path)
-  processes.barrier(f"weights of {name}")
-  console.stage(f"{name}: evaluating on {len(this.setup.val)} images")
-  values = measure(params, between=leaving.in_evaluation)
-  if config.eval_beam > 1 and phase.learns.answers:
-    beam = measuring(this.setup, this.folder, this.clock, phase, config.eval_beam)
-    values |= beam(params, between=leaving.in_evaluation)
-  this.log.write(leaving.offset + done, values)
-  # Evaluations within a phase may be of fewer images: only like is compared with like.
-  few = seen.best.active and config.eval_examples
-  judged = measure(params, config.eval_examples, leaving.in_evaluation) if few else values
-  if few or not config.eval_examples:
-    seen.look(leaving.offset + done, judged, params)
-  this.saves.wait()
-  if jax.process_index() == 0:
-    run_files.add_results(this.folder, name, values, time.monotonic() - leaving.begun)
-  processes.barrier(f"results of {name}")
-  if not leaving.agreed():
-    return
-  if name != [one for one, _, _ in planned(config)][-1]:
-    raise this.stop.preempted(f"{name} is complete")
-  console.say("The run was all but done when it was asked to stop, and has finished instead.")
