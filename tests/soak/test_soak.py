@@ -143,7 +143,8 @@ def test_resumes_in_a_row_end_where_one_run_would(tmp_path, monkeypatch):
     except Preempted:
       assert len(held) <= RESUMES
   assert len(held) >= RESUMES
-  assert all(now <= before + 1 for now, before in zip(held[-1], held[2], strict=True)), held
+  # Files and threads, as after the third resume; a pool may hold one more.
+  assert all(now <= before + 1 for now, before in zip(held[-1], held[2], strict=True)), held[2::40]
   folders = tmp_path / "run", tmp_path / "whole"
   for phase in ("mle", "reward"):
     one, other = (run_files.weights_path(folder, phase).read_bytes() for folder in folders)
