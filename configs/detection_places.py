@@ -60,9 +60,9 @@ def coco_json(config: ConfigDict) -> None:
   for phase in (config.mle, config.control, config.reward):
     phase.optim.lr_multipliers = (("encoder/backbone/.*", 0.0),)
   config.data.eval_batch_size = 32
-  config.mle.update(steps=2000, batch_size=16)
+  config.mle.update(steps=1000, batch_size=16)
   config.mle.optim.weight_decay = 1e-4
-  config.reward.update(steps=500, batch_size=16, num_samples=8)
+  config.reward.update(steps=300, batch_size=16, num_samples=8)
   variants.own_files(config, "rtune.data.sources.coco:CocoDetection")
   config.eval_every = 500
 
