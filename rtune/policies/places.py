@@ -10,6 +10,8 @@ Dimension key:
   K: classes
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -61,7 +63,7 @@ def places(
   net = encoders.build(encoder, dtype, remat, scan_layers)
   model = PlaceNet(net, space.rows, space.columns, space.classes, head_width, head_depth)
 
-  def init(key, images):
+  def check(images) -> None:
     encoders.check_image_size(net, images.shape[1])
     side = images.shape[1] // net.patch_size
     if (side, side) != (space.rows, space.columns):
@@ -70,6 +72,17 @@ def places(
         f"{net.patch_size}, and {space.rows} x {space.columns} places of config.task.args.place; "
         "make these two equal."
       )
+
+  return _policy(model, check, scale, at_least)
+
+
+def _policy(
+  model: PlaceNet, check: Callable[[Array], None], scale: float, at_least: float
+) -> Policy:
+  """See `places`; `check` raises where images do not fit the grid."""
+
+  def init(key, images):
+    check(images)
     return model.init(key, images)["params"]
 
   def look(params, images, key=None):

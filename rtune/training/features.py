@@ -75,7 +75,8 @@ def views_of(
     )
     return views
   name = f"{_digest(setup, params)}.npy"
-  file = RowsFile(pathlib.Path(data.features or folder / FOLDER) / name, shape, np.float16)
+  where = pathlib.Path(data.features).expanduser() if data.features else folder / FOLDER
+  file = RowsFile(where / name, shape, np.float16)
   _fill(file, setup, params, views, folder, stop)
   kept = file.rows(len(setup.train) * data.views)
 
