@@ -17,6 +17,7 @@ from rtune.benchmark.decode import sampling_floor
 from rtune.benchmark.row import Row
 from rtune.data import loader
 from rtune.devices import sharding
+from rtune.devices.compiling import jit_once
 from rtune.display.clock import Clock
 from rtune.errors import UsageError
 from rtune.models import encoder_decoder
@@ -53,7 +54,7 @@ def make_loop(setup: Setup) -> Loop:
   setup = setup._replace(frozen=code_weights.random(setup.task, setup.mesh))
   inputs = example_inputs(setup.task, setup.val[0])
   inputs = jax.tree.map(lambda x: jax.numpy.repeat(x, setup.mesh.size, axis=0), inputs)
-  params = jax.jit(setup.policy.init)(jax.random.key(0), inputs)
+  params = jit_once(setup.policy.init)(jax.random.key(0), inputs)
   space, counted = setup.task.space(), configs.Config().policy.fn
   if not isinstance(space, Tokens) or setup.config.policy.fn != counted:
     raise UsageError(f"floors are known of the policy {counted} only; choose a config that has it.")

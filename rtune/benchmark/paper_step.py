@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 
 from rtune import config as configs
+from rtune.benchmark import operations
 from rtune.benchmark.loop import (
   assembled,
   make_loop,
@@ -30,6 +31,7 @@ from rtune.training.update import Batch, Metrics, Programs, State
 from rtune.training.watch import Watch
 
 _WARM_UP, _CHAIN, _TURNS = 2, 2, 3  # steps; steps in a row; comparisons of such rows
+_TOLD = 60  # operations
 
 
 class Held(NamedTuple):
@@ -55,12 +57,16 @@ class Measured(NamedTuple):
     mfu: operations of a training step, without those that remat repeats, over what the machine's
       matrix rate gives in the time of imitation's step, or of the update.
     held: memory.
+    operations: of one step, as the profiler tells them, what takes longest first.
+    sources: where in the source these come from, as `operations.sources` says.
   """
 
   rows: list[Row]
   loop_share: float
   mfu: float
   held: Held
+  operations: list[operations.Operation]
+  sources: Mapping[str, str]
 
   def as_dict(self) -> dict[str, object]:
     """For --json."""
@@ -70,6 +76,8 @@ class Measured(NamedTuple):
       "loop_share": self.loop_share,
       "mfu": self.mfu,
       "memory": {**self.held._asdict(), "error": planned / peak - 1 if peak else None},
+      "kinds": operations.by_kind(self.operations),
+      "operations": [one.as_dict(self.sources) for one in self.operations[:_TOLD]],
     }
 
 
@@ -120,8 +128,13 @@ def measure(config: configs.Config, phase: str, machine: counts.Machine, repeats
     floor = counts.floor(counts.training(sizes), machine)
     rows = [Row("paper", "imitation step", update, settings.batch_size, "image", floor)]
   share = _loop_share(stepper, feed)
-  held = Held(peak, _compiled(stepper, feed()), _planned(config, phase, sizes))
-  return Measured(rows, share, mfu, held)
+  programs = _programs(stepper, feed())
+  held = Held(peak, max(map(memory.of_program, programs)), _planned(config, phase, sizes))
+  done = operations.profiled(lambda: stepper.lap(feed))
+  sources: dict[str, str] = {}
+  for program in programs:
+    sources |= operations.sources(program.as_text())
+  return Measured(rows, share, mfu, held, done, sources)
 
 
 def _answers(settings: configs.Reward | configs.Imitate) -> int:
@@ -151,13 +164,12 @@ def _peak() -> int | None:
   return stats.get("peak_bytes_in_use")
 
 
-def _compiled(stepper: _Stepper, batch: Mapping[str, Any]) -> int:
-  """Of the programs of a step the one that holds most; they are in the compiler's cache by now."""
+def _programs(stepper: _Stepper, batch: Mapping[str, Any]) -> list[jax.stages.Compiled]:
+  """The programs of a step; they are in the compiler's cache by now."""
   shapes = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), (stepper.state, batch)
   )
-  lowered = stepper.programs.lower(*shapes)
-  return max(memory.of_program(program.compile()) for _, program in lowered)
+  return [program.compile() for _, program in stepper.programs.lower(*shapes)]
 
 
 def _planned(config: configs.Config, phase: str, sizes: counts.Sizes) -> float:

@@ -4,14 +4,22 @@ Dimension key:
   D: width
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 
+# Backward passes of what is cheap begin at its input. In a loop over layers jax would keep three
+# float32 copies for a norm and four hidden layers for a GELU: 24 of the 44 GB of a ViT-B at 640 px.
+_from_input = functools.partial(nn.remat, prevent_cse=False)
+
+
 class LayerNorm(nn.LayerNorm):
   """Flax's, where JAX's promotion is strict: it subtracts a float32 mean from halves."""
 
+  @_from_input
   def __call__(self, x):
     with jax.numpy_dtype_promotion("standard"):
       return super().__call__(x)
@@ -32,7 +40,8 @@ class Mlp(nn.Module):
       "bias_init": nn.initializers.normal(1e-6),
     }
     hidden = nn.Dense(self.mlp_dim, dtype=self.dtype, **init)(x)
-    hidden = nn.gelu(hidden, approximate=self.gelu == "tanh")
+    gelu = functools.partial(nn.gelu, approximate=self.gelu == "tanh")
+    hidden = jax.checkpoint(gelu, prevent_cse=False)(hidden)
     hidden = nn.Dropout(self.dropout)(hidden, deterministic)
     return nn.Dense(x.shape[-1], dtype=self.dtype, **init)(hidden)
 

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from rtune import config as configs
 from rtune.devices import processes, sharding
+from rtune.devices.compiling import jit_once
 from rtune.display import console
 from rtune.errors import UsageError
 from rtune.store import hub, manifest, run_files, uvim_weights, weights
@@ -33,7 +34,7 @@ def random(task: Task, mesh: Mesh) -> Any:
   if not isinstance(task, CodedTask):
     return {}
   where = sharding.replicated(mesh)
-  return jax.jit(task.codes_of().init, out_shardings=where)(jax.random.key(0))
+  return jit_once(task.codes_of().init, where)(jax.random.key(0))
 
 
 def check(config: configs.Config, task: Task, folder: pathlib.Path) -> None:
