@@ -58,7 +58,10 @@ class Operation(NamedTuple):
 
 
 def profiled(call: Callable[[], Any]) -> list[Operation]:
-  """Runs a call, whose programs are compiled, under XLA's profiler; what took longest is first."""
+  """Runs a call under XLA's profiler; what took longest is first.
+
+  Its programs must be compiled, and nothing else may be running.
+  """
   with tempfile.TemporaryDirectory(prefix="rtune_profile_") as folder:
     with jax.profiler.trace(folder):
       jax.block_until_ready(call())

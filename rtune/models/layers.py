@@ -10,7 +10,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-
 # Backward passes of what is cheap begin at its input. In a loop over layers jax would keep three
 # float32 copies for a norm and four hidden layers for a GELU: 24 of the 44 GB of a ViT-B at 640 px.
 _from_input = functools.partial(nn.remat, prevent_cse=False)

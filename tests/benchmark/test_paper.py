@@ -83,7 +83,7 @@ def test_all_words_occur():
 
 def test_memory_is_compared_with_the_plan():
   held = paper_step.Held(peak=100, compiled=90, planned=80.0)
-  measured = paper_step.Measured([Row("paper", "x", 1.0, 1, "image")], 0.01, 0.4, held)
+  measured = paper_step.Measured([Row("paper", "x", 1.0, 1, "image")], 0.01, 0.4, held, [], {})
   assert measured.as_dict()["memory"]["error"] == pytest.approx(-0.2)
   silent = measured._replace(held=held._replace(peak=None))
   assert silent.as_dict()["memory"]["error"] is None
@@ -98,6 +98,9 @@ def test_a_step_of_imitation_is_measured(quick_compiles):
   assert measured.mfu == pytest.approx(1e-12 * _operations(config) / row.seconds)
   assert measured.held.compiled > measured.held.planned / 10 > 0
   assert -1 < measured.loop_share < 10
+  told = measured.as_dict()
+  assert told["kinds"]["jit_update"]["matrix product"] > 0
+  assert any("decoder" in operation["source"] for operation in told["operations"])
 
 
 def _operations(config):
@@ -176,7 +179,7 @@ def test_the_error_is_the_line_that_names_it():
 def test_as_text():
   row = Row("paper", "imitation step", 0.2, 32, "image", counts.Floor(0.1, "compute"))
   held = paper_step.Held(2**31, 2**30, 2.0**31)
-  good = paper_step.Measured([row], 0.01, 0.5, held).as_dict()
+  good = paper_step.Measured([row], 0.01, 0.5, held, [], {}).as_dict()
   text = paper_run.as_text({"cases": [{"case": "a", **good}, {"case": "b", "failed": "no room"}]})
   for part in ("imitation step", "200.0", "100.0", "no room", "2.000", "1.000"):
     assert part in text

@@ -25,7 +25,9 @@ def output_and_gradients(implementation, dtype, given, weights, causal):
     return jnp.sum(answer.astype(jnp.float32) * weights), answer
 
   parts = [part.astype(dtype) for part in given]
-  grads, answer = jax.jit(jax.grad(weighted, argnums=(0, 1, 2), has_aux=True))(*parts)
+  # Strict promotion is for our own code: XLA's version adds up halves in float32.
+  with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+    grads, answer = jax.jit(jax.grad(weighted, argnums=(0, 1, 2), has_aux=True))(*parts)
   return [np.asarray(part, np.float32) for part in (answer, *grads)]
 
 
