@@ -90,12 +90,20 @@ def _boxes(name: str, title: str, phase: str, **changes: object) -> Case:
 
 # Decoding is hundreds of small kernels a token: does it help to launch its loop as a graph?
 _GRAPHS = "S = 2, loops as graphs"
+# Updates spend a quarter of their time between kernels: are their graphs written anew each time?
+_SINGLY, _NO_GRAPHS = "kernels launched one by one", "--xla_gpu_enable_command_buffer="
 # In order of what is wanted most: where time runs out the last are not measured.
 CASES = (
   Case("recall-mle", _RECALL_TITLE, _RECALL, "mle", {}, _SMALL_MODEL),
   Case("recall-reward", f"{_RECALL_TITLE}, S = 6", _RECALL, "reward", {}, _SMALL_MODEL),
   _boxes("detection-reward-2", "S = 2", "reward", reward__num_samples=2),
   _boxes("detection-mle", "kept activations", "mle", model__remat=False),
+  _boxes(
+    "detection-mle-singly", f"kept activations, {_SINGLY}", "mle", model__remat=False
+  )._replace(flags=_NO_GRAPHS),
+  Case(
+    "recall-mle-singly", f"{_RECALL_TITLE}, {_SINGLY}", _RECALL, "mle", {}, _SMALL_MODEL, _NO_GRAPHS
+  ),
   _boxes("detection-reward-8", "S = 8", "reward", reward__num_samples=8),
   _boxes("detection-mle-remat", "remat", "mle", model__remat=True),
   Case("captions-reward", f"{_WORDS_TITLE}, S = 8", _CAPTIONS, "reward", _WORDS, _FEW_WORDS),
