@@ -22,14 +22,14 @@ _KINDS = (
   ("draw of random numbers", r"rng|threefry"),
   ("copy or turn", r"copy|transpose|concatenate|pad|bitcast|dynamic|slice|gather|scatter|Mem"),
   ("sum over an axis", r"reduce|softmax|input_"),
-  ("sort", r"sort|top"),
+  ("sort", r"sort|topk|top-k"),
   ("between devices", r"all-|collective|permute|nccl"),
-  ("loop", r"while|condition|body|call"),
+  ("loop", r"^(while|call|conditional)"),
 )
 _DEFINED = re.compile(r'^\s*(?:ROOT )?%?([\w.\-]+) = .*metadata=\{[^}]*op_name="([^"]*)"', re.M)
-_NOISE = re.compile(
-  r"jit\(.*?\)|while|body|closed_call|checkpoint|jvp\(|transpose\(|vmap\(|\)|cond"
-)
+# Of a path of names what jax's own transformations put there, not a module or an operation.
+_WRAPPED = re.compile(r"jit\([^()]*\)|(?:jvp|transpose|vmap|remat)\(|\)")
+_WORDS = {"", "while", "body", "cond", "closed_call", "checkpoint"}
 
 
 class Operation(NamedTuple):
@@ -52,9 +52,10 @@ class Operation(NamedTuple):
     """What sort of work it is."""
     return next((kind for kind, found in _KINDS if re.search(found, self.name)), "elementwise")
 
-  def as_dict(self, sources: Mapping[str, str]) -> dict[str, object]:
+  def as_dict(self, sources: Mapping[tuple[str, str], str]) -> dict[str, object]:
     """For --json, with where it comes from as `sources` says."""
-    return {**self._asdict(), "kind": self.kind, "source": sources.get(_known_as(self.name), "")}
+    source = sources.get((self.program, _known_as(self.name)), "")
+    return {**self._asdict(), "kind": self.kind, "source": source}
 
 
 def profiled(call: Callable[[], Any]) -> list[Operation]:
@@ -115,12 +116,13 @@ def _own_times(events: Sequence[_Event]) -> Iterator[tuple[tuple[str, str], floa
   yield from closed(float("inf"))
 
 
-def sources(text: str) -> dict[str, str]:
-  """An operation of a compiled program -> where in the source it comes from, by its text."""
+def sources(text: str) -> dict[tuple[str, str], str]:
+  """(program, operation) -> where in the source it comes from, by a compiled program's text."""
+  program = text.removeprefix("HloModule ").split(maxsplit=1)[0].rstrip(",")
   found = {}
   for name, source in _DEFINED.findall(text):
-    parts = [_NOISE.sub("", part) for part in source.split("/")]
-    found[_known_as(name)] = "/".join(part for part in parts if part)
+    parts = [_WRAPPED.sub("", part) for part in source.split("/")]
+    found[program, _known_as(name)] = "/".join(part for part in parts if part not in _WORDS)
   return found
 
 
@@ -129,11 +131,12 @@ def _known_as(name: str) -> str:
   return re.sub(r"\W", "_", name)
 
 
-def by_kind(operations: Sequence[Operation]) -> dict[str, dict[str, float]]:
-  """program -> kind -> seconds and times, the largest first."""
-  kinds: dict[str, dict[str, float]] = {}
+def by_kind(operations: Sequence[Operation]) -> dict[str, dict[str, dict[str, float]]]:
+  """program -> kind -> its seconds, and how many operations of it were run."""
+  kinds: dict[str, dict[str, dict[str, float]]] = {}
   for operation in operations:
-    own = kinds.setdefault(operation.program, collections.Counter())
-    own[operation.kind] += operation.seconds
-    own[f"{operation.kind}, times"] += operation.times
+    own = kinds.setdefault(operation.program, {})
+    total = own.setdefault(operation.kind, {"seconds": 0.0, "times": 0})
+    total["seconds"] += operation.seconds
+    total["times"] += operation.times
   return kinds

@@ -66,7 +66,7 @@ class Measured(NamedTuple):
   mfu: float
   held: Held
   operations: list[operations.Operation]
-  sources: Mapping[str, str]
+  sources: Mapping[tuple[str, str], str]
 
   def as_dict(self) -> dict[str, object]:
     """For --json."""
@@ -131,7 +131,7 @@ def measure(config: configs.Config, phase: str, machine: counts.Machine, repeats
   programs = _programs(stepper, feed())
   held = Held(peak, max(map(memory.of_program, programs)), _planned(config, phase, sizes))
   done = operations.profiled(lambda: stepper.lap(feed))
-  sources: dict[str, str] = {}
+  sources: dict[tuple[str, str], str] = {}
   for program in programs:
     sources |= operations.sources(program.as_text())
   return Measured(rows, share, mfu, held, done, sources)

@@ -25,3 +25,22 @@ def test_narrow_decoders_and_accelerators_need_no_options(monkeypatch):
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
   assert compiling.of_decoding(384) is None
   assert compiling.jit_once(jnp.sin)(0.0) == 0
+
+
+def test_weights_are_drawn_by_one_kernel_on_gpus():
+  """And only what runs once is: in a step it could not be fused with what follows."""
+
+  def by_kernel() -> bool:
+    draw = jax.jit(lambda key: jax.random.normal(key, (8, 8)))
+    lowered = draw.trace(jax.random.key(0)).lower(lowering_platforms=("cuda",))
+    return "cu_threefry2x32" in lowered.as_text()
+
+  seen = []
+
+  def once(x):
+    seen.append(by_kernel())
+    return x
+
+  compiling.jit_once(once)(0.0)
+  assert seen == [True]
+  assert not by_kernel()

@@ -9,7 +9,7 @@ import pytest
 
 from rtune.benchmark import decode, loop
 from rtune.config.load import load_config
-from rtune.devices import sharding
+from rtune.devices import compiling, sharding
 from rtune.training.setup import prepare
 
 pytestmark = pytest.mark.gpu
@@ -80,3 +80,11 @@ def test_log_probabilities_are_those_of_a_cpu(made, gpu, exact):
     assert scored.outputs.devices() == {device}
     found.append(np.asarray(scored.outputs))
   np.testing.assert_allclose(*found, atol=1e-4)
+
+
+def test_the_kernel_of_weights_draws_the_same_numbers():
+  def draw(key):
+    return jax.random.normal(key, (300, 7)), jax.random.truncated_normal(key, -2, 2, (5,))
+
+  found, want = compiling.jit_once(draw)(jax.random.key(3)), jax.jit(draw)(jax.random.key(3))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, want)
