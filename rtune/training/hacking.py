@@ -48,6 +48,29 @@ def watched_by(config: configs.Config, task: Task) -> tuple[str, ...]:
   return config.reward.watched or tuple(f"val/{name}" for name in own)
 
 
+class _Series:
+  """What one watched number does as evaluations come."""
+
+  def __init__(self, number: str, lower: Sequence[str]):
+    self._number = number
+    self._sign = -1.0 if number.partition("/")[2] in lower else 1.0
+    self._first: tuple[float, float] | None = None
+    self._bad = 0
+
+  def look(self, row: Values) -> Hacked | None:
+    """The sign that an evaluation gives; those without the number or a reward are passed over."""
+    reward, value = row.get(REWARD, math.nan), row.get(self._number, math.nan)
+    if not (math.isfinite(reward) and math.isfinite(value)):
+      return None
+    self._first = self._first or (reward, value)
+    first_reward, first = self._first
+    lost = self._sign * (first - value) > _FALL * abs(first)
+    self._bad = self._bad + 1 if lost and reward > first_reward else 0
+    if self._bad < _IN_A_ROW:
+      return None
+    return Hacked(self._number, int(row["step"]), (first_reward, reward), (first, value))
+
+
 def found(rows: Sequence[Values], numbers: Sequence[str], lower: Sequence[str]) -> list[Hacked]:
   """What has fallen, for each number the first time.
 
@@ -56,24 +79,8 @@ def found(rows: Sequence[Values], numbers: Sequence[str], lower: Sequence[str]) 
     numbers: that are watched; those that no row has are passed over.
     lower: names, without "val/", of which less is better.
   """
-  signs = []
-  for number in numbers:
-    series = [row for row in rows if _finite(row, REWARD) and _finite(row, number)]
-    sign = -1.0 if number.partition("/")[2] in lower else 1.0
-    bad = 0
-    for row in series[1:]:
-      rose = row[REWARD] > series[0][REWARD]
-      loss = sign * (series[0][number] - row[number])
-      bad = bad + 1 if rose and loss > _FALL * abs(series[0][number]) else 0
-      if bad == _IN_A_ROW:
-        both = ((series[0][name], row[name]) for name in (REWARD, number))
-        signs.append(Hacked(number, int(row["step"]), *both))
-        break
-  return signs
-
-
-def _finite(row: Values, name: str) -> bool:
-  return math.isfinite(row.get(name, math.nan))
+  firsts = (next(filter(None, map(_Series(name, lower).look, rows)), None) for name in numbers)
+  return [one for one in firsts if one]
 
 
 def evaluations(
@@ -108,13 +115,16 @@ class Hacking:
     start: int,
     step: int,
   ):
-    self._numbers, self._lower = watched_by(config, task), view(task).lower
-    self._phase, self._rows = phase, []
+    self._phase = phase
+    self._series = [_Series(name, view(task).lower) for name in watched_by(config, task)]
     if jax.process_index() == 0:  # which alone speaks
-      self._rows = evaluations(config, folder, start, step)
+      for row in evaluations(config, folder, start, step):
+        self._tell(row)
 
   def look(self, step: int, values: Values) -> None:
     """Warns where an evaluation is the second in a row that says so."""
-    self._rows.append({"step": step, **values})
-    for one in found(self._rows, self._numbers, self._lower):
+    self._tell({"step": step, **values})
+
+  def _tell(self, row: Values) -> None:
+    for one in filter(None, [series.look(row) for series in self._series]):
       console.warn_once(f"{self._phase} hacked {one.number} {id(self)}", f"{self._phase} {one}.")

@@ -148,17 +148,19 @@ def _run_phase(this: Run, phase: Phase, offset: int) -> None:
       with this.clock("update"), leaving.with_state_before(done, state):
         state, metrics = made.programs.step(state, batch)
         watch.look(offset + done, metrics)
-      shown = None
+      values, judged = {}, {}
       if done % config.log_every == 0 or done == settings.steps:
         values = _fetch(this, metrics, made.learning_rate, done)
-        this.log.write(offset + done, values)
         signs.look(offset + done, values)
-        shown = {key: values[key] for key in ("loss", "reward/mean") if key in values}
-      progress.update(done, shown)
+      shown = {key: values[key] for key in ("loss", "reward/mean") if key in values}
+      progress.update(done, shown or None)
       if config.eval_every and done % config.eval_every == 0 and done < settings.steps:
-        values = measure(state.params, config.eval_examples)
-        this.log.write(offset + done, values)
-        seen.look(offset + done, values, state.params)
+        judged = measure(state.params, config.eval_examples)
+      if values or judged:
+        # At once: to join a line that is written already, the log is read and written whole.
+        this.log.write(offset + done, values | judged)
+      if judged:
+        seen.look(offset + done, judged, state.params)
       samples.look(done, state)
       stopped = done % config.log_every == 0 or jax.process_count() == 1
       stopped = stopped and leaving.agreed()

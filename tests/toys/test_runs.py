@@ -12,7 +12,7 @@ from PIL import Image
 from rtune import config as configs
 from rtune import predict
 from rtune.analyze.__main__ import main as analyze
-from rtune.display.logs import read_metrics
+from rtune.display import logs
 from rtune.errors import UsageError
 from rtune.report.write import write_report
 from rtune.store import run_files
@@ -86,7 +86,7 @@ def tuned(workdir, **changes) -> bytes:
 def test_images_whose_samples_score_alike_draw_again(tmp_path):
   """The share that teaches nothing falls, and a resumed run is still the uninterrupted one."""
   whole = tuned(tmp_path / "whole", num_samples=3, resample=2)
-  rows = [row for row in read_metrics(tmp_path / "whole") if "alike_left" in row]
+  rows = [row for row in logs.read_metrics(tmp_path / "whole") if "alike_left" in row]
   alike, left = (np.array([row[key] for row in rows]) for key in ("reward/alike", "alike_left"))
   assert len(rows) == 3 and (left < 0.5 * alike).all()
   np.testing.assert_allclose([row["redrawn"] for row in rows], alike - left)
@@ -127,7 +127,7 @@ def test_trained_restored_evaluated_and_predicted_with(finished, name, tmp_path)
   assert results["reward"]["val/reward"] > results["mle"]["val/reward"]
   assert {f"val/{METRICS[name]}", "val/reward"} <= results["reward"].keys()
   assert ("val/accuracy_all" in results["reward"]) == (name == "tokens")
-  last = [row for row in read_metrics(folder) if "unique" in row][-1]
+  last = [row for row in logs.read_metrics(folder) if "unique" in row][-1]
   assert last["log_prob_gap"] < 1e-5
   assert (last["unique"] == 1) == (name in ("image", "agent")), "no two numbers are the same"
 
@@ -187,3 +187,20 @@ def test_a_task_that_must_have_labels_says_so(finished, monkeypatch):
   monkeypatch.setattr(type(run.task), "example", example)
   with pytest.raises(UsageError, match=r"asks for 'label_of_a_person'. Give its view an `unlabel"):
     restore.load_params(run)
+
+
+@pytest.mark.usefixtures("quick_compiles")
+def test_an_evaluation_does_not_read_the_log(tmp_path, monkeypatch):
+  """Which grows for weeks. Once a phase, and where numbers are new, it may be read."""
+  read, read_metrics = [], logs.read_metrics
+  monkeypatch.setattr(logs, "read_metrics", lambda *a, **k: read.append(1) or read_metrics(*a, **k))
+
+  def times(steps):
+    read.clear()
+    config = json.loads(configs.to_json(toy_config("tokens")))
+    config |= {"log_every": 1, "eval_every": 2}
+    config["reward"]["steps"] = steps
+    loop.run(configs.parse(config), str(tmp_path / str(steps)))
+    return len(read)
+
+  assert times(4) == times(12)
