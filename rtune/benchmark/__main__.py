@@ -37,6 +37,9 @@ def main(args: Sequence[str]) -> int:
   add("--seconds", type=commands.positive, default=1800, help="of paper: for all cases together")
   add("--cases", default="", help="of paper: some, with commas; default: all, one after the other")
   add("--case", default="", help="of paper: one, in this process")
+  at_once = "of paper: so many cases at once are compiled before the first is measured"
+  add("--ahead", type=commands.positive, default=0, help=f"{at_once}; default: each in its turn")
+  add("--compile", action="store_true", help="of a case: takes one step, to compile it")
   add("--rates", default="", help="of a case: FLOPS,BYTES a second; default: measured")
   return commands.guarded(lambda: _command(parser.parse_args(args)))
 

@@ -23,6 +23,7 @@ from rtune.disk import write_whole
 from rtune.errors import UsageError
 
 _SECONDS, _RECALL_S = 480, 120.0
+_AHEAD = 4  # programs that are compiled at once; one takes a minute of four cores
 _PATIENCE = 4  # as much longer may small sizes take: a busy CPU compiles slowly
 # Warnings of a newer jax are told, but what they say of results is not to be missed for them.
 _PYTEST = ("pytest", "-m", "gpu", "-v", "-ra", "-W", "default", "-p", "no:cacheprovider")
@@ -100,7 +101,7 @@ def _recall(check: Check) -> dict[str, Any]:
 def _benchmark(check: Check) -> dict[str, Any]:
   left = max(check.until - time.monotonic() - 20.0, 1.0)  # the last one needs time to end
   arguments = ["-m", "rtune.benchmark", "paper", "--json", "--seconds", str(int(left))]
-  arguments += ["--cases", check.cases]
+  arguments += ["--cases", check.cases, "--ahead", str(_AHEAD)]
   arguments += ["--small", "--repeats", "2"] if check.dry else ["--repeats", "5"]
   told, said = check.run("benchmark", arguments, left + 15.0)
   return told | (json.loads(said) if told["status"] == "done" else {})

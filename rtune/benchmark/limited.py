@@ -12,6 +12,7 @@ from typing import IO, NamedTuple, NoReturn
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]  # of the checkout, where commands run
 STOPPED = "stopped at its time limit"
+_STDERR = 2  # of this process, whatever sys.stderr is
 _POLL_S, _GRACE_S = 0.01, 15.0
 
 
@@ -51,25 +52,71 @@ def run(
     tick: called again and again meanwhile.
   """
   start = time.monotonic()
-  with _terminated():
-    process = subprocess.Popen(
-      [sys.executable, *arguments],
-      stdout=output,
-      stderr=errors,
-      stdin=subprocess.DEVNULL,
-      env={**os.environ, **(environment or {})},
-      cwd=ROOT,
-      start_new_session=True,
-    )
-    try:
-      while process.poll() is None and time.monotonic() - start < limit:
-        tick()
-        time.sleep(_POLL_S)
-      code = process.poll()
-    finally:
-      _end(process)
+  with _terminated(), _started(arguments, output, errors, environment or {}) as process:
+    while process.poll() is None and time.monotonic() - start < limit:
+      tick()
+      time.sleep(_POLL_S)
+    code = process.poll()
   tick()
   return Ended(code, time.monotonic() - start)
+
+
+class Command(NamedTuple):
+  """`python ARGUMENTS`, with variables beside those of this process."""
+
+  arguments: Sequence[str]
+  environment: Mapping[str, str] = {}
+
+
+def run_together(commands: Sequence[Command], limit: float, at_once: int) -> list[int | None]:
+  """Runs commands side by side in the checkout, for at most `limit` seconds in all.
+
+  What they print goes to standard error.
+
+  Args:
+    at_once: how many at the same time, in their order.
+
+  Returns:
+    Their exit codes; None of those that ran into the limit, or were not begun.
+  """
+  until = time.monotonic() + limit
+  processes: list[subprocess.Popen] = []
+  with _terminated(), contextlib.ExitStack() as ends:
+    while time.monotonic() < until:
+      at_work = sum(process.poll() is None for process in processes)
+      if len(processes) < len(commands) and at_work < at_once:
+        one = commands[len(processes)]
+        given = one.arguments, _STDERR, _STDERR, one.environment
+        processes.append(ends.enter_context(_started(*given)))
+      elif at_work:
+        time.sleep(_POLL_S)
+      else:
+        break
+    codes = [process.poll() for process in processes]
+  return codes + [None] * (len(commands) - len(codes))
+
+
+@contextlib.contextmanager
+def _started(
+  arguments: Sequence[str],
+  output: IO[bytes] | int,
+  errors: IO[bytes] | int,
+  environment: Mapping[str, str],
+) -> Iterator[subprocess.Popen]:
+  """A process in the checkout, which is ended with all that it has started."""
+  process = subprocess.Popen(
+    [sys.executable, *arguments],
+    stdout=output,
+    stderr=errors,
+    stdin=subprocess.DEVNULL,
+    env={**os.environ, **environment},
+    cwd=ROOT,
+    start_new_session=True,
+  )
+  try:
+    yield process
+  finally:
+    _end(process)
 
 
 def _end(process: subprocess.Popen) -> None:

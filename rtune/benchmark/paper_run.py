@@ -20,6 +20,7 @@ from rtune.errors import RtuneError, UsageError
 
 _CASE_S, _SMALL_CASE_S, _MACHINE_S = 150.0, 600.0, 200.0  # limits; a busy CPU compiles slowly
 _LEAST_S = 15.0  # with less left no case is begun
+_AHEAD = 0.4  # of all the time may programs take that are compiled before anything is measured
 # A case may have all of the device but what the driver and other programs need.
 _ENVIRONMENT = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92"}
 
@@ -28,10 +29,14 @@ def command(flags: argparse.Namespace) -> None:
   """`python -m rtune.benchmark paper`: one case here, or all."""
   if not flags.case:
     cases = [named(name, "--cases") for name in flags.cases.split(",")] if flags.cases else CASES
-    told = run(cases, flags.repeats, float(flags.seconds), flags.small)
+    told = run(cases, flags.repeats, float(flags.seconds), flags.small, flags.ahead)
     print(json.dumps(told, indent=2) if flags.json else as_text(told))
     return
-  print(json.dumps(_here(named(flags.case, "--case"), flags)))
+  case = named(flags.case, "--case")
+  if flags.compile:
+    _compile(case, flags)
+  else:
+    print(json.dumps(_here(case, flags)))
 
 
 def named(name: str, flag: str) -> Case:
@@ -39,6 +44,16 @@ def named(name: str, flag: str) -> Case:
   if name not in BY_NAME:
     raise UsageError(f"{flag} {name}: there are {', '.join(BY_NAME)}.")
   return BY_NAME[name]
+
+
+def _compile(case: Case, flags: argparse.Namespace) -> None:
+  from rtune.benchmark.paper_step import compile_step
+  from rtune.config.load import load_config
+  from rtune.devices import processes
+
+  config = load_config(case.config, case.overrides(flags.small))
+  processes.start()
+  compile_step(config, case.phase)
 
 
 def _here(case: Case, flags: argparse.Namespace) -> dict[str, object]:
@@ -57,14 +72,23 @@ def _here(case: Case, flags: argparse.Namespace) -> dict[str, object]:
   return measure(config, case.phase, machine, flags.repeats).as_dict()
 
 
-def run(cases: Sequence[Case], repeats: int, seconds: float, small: bool) -> dict[str, Any]:
-  """What the machine is, and of each case what it gave or why it gave nothing."""
+def run(
+  cases: Sequence[Case], repeats: int, seconds: float, small: bool, ahead: int = 0
+) -> dict[str, Any]:
+  """What the machine is, and of each case what it gave or why it gave nothing.
+
+  Args:
+    ahead: so many cases at once are compiled before the first is measured; 0: each in its turn.
+  """
   until = time.monotonic() + seconds
   machine = _ask(["-m", "rtune.benchmark.machine"], min(_MACHINE_S, seconds))
   if "failed" in machine:
     raise RtuneError(f"the machine's rates could not be measured: {machine['failed']}")
   rates = f"{machine['flops']},{machine['bandwidth']}"
-  given = ["--json", "--repeats", str(repeats), "--rates", rates, *(["--small"] if small else [])]
+  sizes = ["--small"] if small else []
+  given = ["--json", "--repeats", str(repeats), "--rates", rates, *sizes]
+  if ahead:
+    _compile_ahead(cases, sizes, ahead, _AHEAD * seconds)
   results = []
   for case in cases:
     left = until - time.monotonic()
@@ -83,10 +107,32 @@ def run(cases: Sequence[Case], repeats: int, seconds: float, small: bool) -> dic
   return {"machine": machine, "cases": results}
 
 
+def _compile_ahead(cases: Sequence[Case], sizes: Sequence[str], at_once: int, limit: float) -> None:
+  """Fills jax's cache of compiled programs; a CPU of many cores compiles several side by side."""
+  console.stage(f"compiles {len(cases)} cases, {at_once} at a time, for {limit:.0f} s at most")
+  commands = [
+    limited.Command(
+      ["-m", "rtune.benchmark", "paper", "--case", case.name, "--compile", *sizes],
+      # They share the device, and nothing is measured meanwhile.
+      {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **_xla(case.flags)},
+    )
+    for case in cases
+  ]
+  codes = limited.run_together(commands, limit, at_once)
+  left = [case.name for case, code in zip(cases, codes, strict=True) if code != 0]
+  if left:
+    console.warn(f"not compiled ahead: {', '.join(left)}; what is left of them is compiled later.")
+
+
+def _xla(flags: str) -> dict[str, str]:
+  """These flags of XLA beside those of the user, as a variable."""
+  both = " ".join(part for part in (os.environ.get("XLA_FLAGS"), flags) if part)
+  return {"XLA_FLAGS": both} if both else {}
+
+
 def _ask(arguments: Sequence[str], limit: float, flags: str = "") -> dict[str, Any]:
   """What a command prints as JSON, with these flags of XLA; or {"failed": why it did not}."""
-  xla = " ".join(part for part in (os.environ.get("XLA_FLAGS"), flags) if part)
-  given = {**_ENVIRONMENT, **({"XLA_FLAGS": xla} if xla else {})}
+  given = {**_ENVIRONMENT, **_xla(flags)}
   with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
     ended = limited.run(arguments, limit, output, errors, given)
     output.seek(0)

@@ -14,6 +14,7 @@ import jax
 from rtune import config as configs
 from rtune.benchmark import operations
 from rtune.benchmark.loop import (
+  Loop,
   assembled,
   make_loop,
   on_devices,
@@ -105,18 +106,34 @@ class _Stepper:
     return metrics
 
 
-def measure(config: configs.Config, phase: str, machine: counts.Machine, repeats: int) -> Measured:
-  """Times steps of a phase on one batch of its data."""
+def compile_step(config: configs.Config, phase: str) -> None:
+  """Takes the first step of a phase, which puts its programs into jax's cache.
+
+  Compiled from shapes they can differ from those of a step: by where its arrays lie.
+  """
+  stepper, feed, _ = _begun(config, phase)
+  stepper.lap(feed)
+
+
+def _begun(config: configs.Config, phase: str) -> tuple[_Stepper, Callable[[], Batch], Loop]:
+  """A phase before its first step, a function that puts a batch on the devices, what they share."""
   loop = make_loop(prepare(config))
-  settings, clock = getattr(config, phase), Clock()
+  clock = Clock()
   stepper = _Stepper(*assembled(loop, phase, clock), clock)
   loop = loop._replace(params=None)  # the state has its own
-  with train_batches(loop.setup, settings.batch_size) as batches:
+  with train_batches(loop.setup, getattr(config, phase).batch_size) as batches:
     host = next(batches)
 
   def feed() -> Batch:
     return on_devices(loop, host)
 
+  return stepper, feed, loop
+
+
+def measure(config: configs.Config, phase: str, machine: counts.Machine, repeats: int) -> Measured:
+  """Times steps of a phase on one batch of its data."""
+  stepper, feed, loop = _begun(config, phase)
+  settings = getattr(config, phase)
   laps = [stepper.lap(feed) for _ in range(_WARM_UP + repeats)][_WARM_UP:]
   peak = _peak()
   sizes = sizes_of(loop, settings.batch_size, _answers(settings))

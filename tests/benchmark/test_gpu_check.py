@@ -48,6 +48,20 @@ def test_exit_codes_and_output_are_told(tmp_path):
   assert (tmp_path / "err").read_text().split() == ["bad"]
 
 
+def test_commands_side_by_side_share_their_time(tmp_path, capfd):
+  wait = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(30)"
+  stuck = limited.Command(["-c", wait, str(tmp_path / "stuck")])
+  given = limited.Command(["-c", "import os, sys; print('x'); sys.exit(int(os.environ['C']))"])
+  fine, bad = (given._replace(environment={"C": code}) for code in "04")
+  start = time.monotonic()
+  # The third stays in one of two places; the last two have no place to begin in.
+  codes = limited.run_together([fine, bad, stuck, stuck, fine], 3.0, 2)
+  assert codes == [0, 4, None, None, None]
+  assert time.monotonic() - start < 20 and (tmp_path / "stuck").exists()
+  said = capfd.readouterr()
+  assert (said.out, said.err.count("x")) == ("", 2)
+
+
 def line(step, seen, **seconds):
   values = {"step": step, **{f"time/{name}": value for name, value in seconds.items()}}
   return pace.Line(values, seen)

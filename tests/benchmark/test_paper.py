@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rtune.benchmark import __main__ as benchmark
-from rtune.benchmark import noise, paper, paper_run, paper_step
+from rtune.benchmark import limited, noise, paper, paper_run, paper_step
 from rtune.benchmark.row import Row
 from rtune.config.load import load_config
 from rtune.config.names import build_part
@@ -103,6 +103,21 @@ def test_a_step_of_imitation_is_measured(quick_compiles):
   assert any("decoder" in operation["source"] for operation in told["operations"])
 
 
+@pytest.mark.slow
+def test_what_is_compiled_ahead_is_not_compiled_again(tmp_path, monkeypatch):
+  """In a process of its own, as in the check."""
+  tmp_path.chmod(0o700)
+  monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
+  monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+  given = ["-m", "rtune.benchmark", "paper", "--case", "captions-mle", "--small"]
+  assert limited.run_together([limited.Command([*given, "--compile"])], 300.0, 1) == [0]
+  kept = {path.name for path in tmp_path.glob("jit_update*")}
+  assert kept
+  told = paper_run._ask([*given, "--repeats", "1", "--rates", "1e12,1e11"], 300.0)
+  assert told["figures"]
+  assert {path.name for path in tmp_path.glob("jit_update*")} == kept
+
+
 def _operations(config):
   made = paper_step.make_loop(paper_step.prepare(config))
   return counts.training(counts.Sizes(made.model, 32, 8, 4, 1)).flops
@@ -154,6 +169,29 @@ def test_one_that_fails_is_told_and_the_others_go_on(monkeypatch, capsys):
   monkeypatch.setattr(paper_run, "_ask", lambda *_: {"failed": "no device"})
   with pytest.raises(RtuneError, match="no device"):
     paper_run.run(CASES[:1], 5, 100.0, small=True)
+
+
+def test_cases_are_compiled_before_the_first_is_measured(monkeypatch, capsys):
+  done = []
+
+  def together(commands, limit, at_once):
+    done.append([command.arguments[4] for command in commands])
+    assert (limit, at_once) == (40.0, 3)
+    assert all("--compile" in command.arguments for command in commands)
+    assert commands[-1].environment["XLA_FLAGS"].endswith(cases[-1].flags)
+    return [0, 1]
+
+  def ask(arguments, limit, flags=""):
+    done.append(arguments[-1])
+    return {"figures": []} if "--case" in arguments else MACHINE
+
+  cases = [CASES[0], next(case for case in CASES if case.flags)]
+  monkeypatch.setattr(limited, "run_together", together)
+  monkeypatch.setattr(paper_run, "_ask", ask)
+  told = paper_run.run(cases, 5, 100.0, small=True, ahead=3)
+  assert done[1] == [case.name for case in cases] and len(done) == 4
+  assert ["failed" in case for case in told["cases"]] == [False, False]
+  assert f"not compiled ahead: {cases[1].name};" in capsys.readouterr().err
 
 
 def test_flags_of_xla_reach_the_case(monkeypatch):
