@@ -316,6 +316,7 @@ def test_damaged_files(name, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # 15,000 cases; on a busy machine over ten minutes
 @pytest.mark.parametrize("name", READERS)
 def test_many_damaged_files(name, tmp_path):
   try_cases(name, tmp_path, range(_CASES, _MANY))
