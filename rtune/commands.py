@@ -57,8 +57,8 @@ def local(path: str | os.PathLike, what: str) -> pathlib.Path:
   """A path on a disk; UsageError for gs:// and the like, of which a folder "gs:" would be made."""
   if re.match(r"[A-Za-z][\w+.-]*://?", os.fspath(path)):
     raise UsageError(
-      f"{what} {path} is storage that rtune does not write to; give a folder of this machine, or "
-      "one where that storage is mounted (gcsfuse, s3fs)."
+      f"{what} {path} is no folder of this machine; give one, or one where that storage is mounted "
+      "(gcsfuse, s3fs). A workdir may be a URL: gs://bucket/run."
     )
   return pathlib.Path(path).expanduser()
 

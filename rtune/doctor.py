@@ -17,6 +17,7 @@ from rtune.display import console
 from rtune.display.logs import read_metrics
 from rtune.errors import RtuneError, StorageError, UsageError
 from rtune.store import manifest, run_files
+from rtune.store.remote import copies
 
 _REQUIREMENT = re.compile(r"([A-Za-z0-9_.-]+)[^;]*(?:;.*extra\s*==\s*['\"](\w+)['\"])?")
 _BEST = re.compile(r".+_best_\d+")
@@ -35,11 +36,12 @@ def _command(flags: argparse.Namespace) -> None:
   sections = [(packages(), ("package", "version")), (machine(), ("this machine", ""))]
   problems = []
   if flags.workdir:
-    folder = pathlib.Path(flags.workdir).expanduser()
-    if not folder.is_dir():
-      raise UsageError(f"--workdir: {folder} is not a folder.")
-    sections.append((contents(folder), (str(folder), "")))
-    problems = list(damages(folder))
+    with copies.working(flags.workdir, checkpoints=True) as where:
+      folder = pathlib.Path(where).expanduser()
+      if not folder.is_dir():
+        raise UsageError(f"--workdir: {folder} is not a folder.")
+      sections.append((contents(folder), (flags.workdir, "")))
+      problems = list(damages(folder))
   for rows, columns in sections:
     print(console.table(rows, columns), end="\n\n")
   if problems:

@@ -23,6 +23,7 @@ from rtune.devices import processes
 from rtune.display import console
 from rtune.errors import StorageError, UsageError
 from rtune.store import naming, reading, run_files
+from rtune.store.remote import copies, place
 from rtune.tasks.task import view
 from rtune.training import restore
 from rtune.training.evaluation import Evaluation, evaluate_phase, predictor
@@ -70,7 +71,7 @@ def evaluate(
   """The numbers of a trained phase, on the run's validation data or on others; writes nothing.
 
   Args:
-    workdir: folder of the run.
+    workdir: folder of the run, or a URL such as "gs://bucket/run".
     phase: whose weights; "": of the last phase that is finished.
     weights: "last" or "best" of that phase.
     annotations: annotation file; "": the run's own data.
@@ -88,6 +89,8 @@ def evaluate(
     DataError: what is wrong with the data.
   """
   _check_chosen(annotations, images, split)
+  if place.is_remote(workdir):
+    workdir = copies.local_copy(workdir, "workdir")
   with reading.reading([workdir], trust, tell=not trusting.is_limited()):
     run = restore.restore(workdir, weights)
     alone = annotations and view(run.task).own_size

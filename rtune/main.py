@@ -20,6 +20,7 @@ from rtune import config as configs
 from rtune.config import Config
 from rtune.config.load import load_config
 from rtune.errors import UsageError
+from rtune.store.remote import place
 
 _USAGE = (
   "usage: python -m rtune.main --config configs/NAME.py[:variant] [--workdir DIR] "
@@ -28,7 +29,7 @@ _USAGE = (
 _HELP = """Trains a model and tunes it, as a config says; the same command again resumes it.
 
   --config    config file, with a variant behind it; its head says what there is
-  --workdir   folder of the run; default: runs/NAME_TIME
+  --workdir   folder of the run, or a URL: gs://bucket/run; default: runs/NAME_TIME
   --config.*  other values of the config: --config.reward.steps=200
   --force     take the workdir even from a run that seems alive
   --allow_config_change   resume with other settings than those the run began with
@@ -80,7 +81,10 @@ def parse_flags(args: Sequence[str]) -> Flags:
     raise UsageError(f"--config is missing.\n{_USAGE}")
   stem = pathlib.Path(values["config"].partition(":")[0]).stem
   workdir = values.get("workdir") or f"runs/{stem}_{time.strftime('%Y%m%d_%H%M%S')}"
-  commands.local(workdir, "--workdir")
+  if place.is_remote(workdir):
+    place.check(workdir, "--workdir")
+  else:
+    commands.local(workdir, "--workdir")
   return Flags(values["config"], tuple(overrides), workdir, frozenset(switches))
 
 
@@ -98,7 +102,8 @@ def train(
 
   Args:
     config: a config, or the name of a config file, with `:variant` behind it if wanted.
-    workdir: folder of the run.
+    workdir: folder of the run, or a URL such as "gs://bucket/run", of which a folder of this
+      machine is sent there (rtune/store/remote).
     overrides: other values of a config file's settings, by dotted name: {"reward.steps": 200}.
     force: take the workdir even from a run that seems alive.
     allow_config_change: resume with other settings than those the run began with.
@@ -111,13 +116,14 @@ def train(
     NumericError, StorageError, Preempted: see `rtune.training.loop.train`.
   """
   config = _as_config(config, overrides)
+  from rtune.store.remote import mirror
   from rtune.training import loop
   from rtune.training.setup import prepare
 
   setup = prepare(config)
-  folder = os.fspath(workdir)
-  results = loop.train(setup, folder, force=force, allow_config_change=allow_config_change)
-  _show(setup, folder, results)
+  with mirror.mirrored(workdir, force) as folder:
+    results = loop.train(setup, folder, force=force, allow_config_change=allow_config_change)
+    _show(setup, folder, results, os.fspath(workdir))
   return results
 
 
@@ -151,7 +157,7 @@ def main(args: Sequence[str]) -> int:
   return commands.guarded(run)
 
 
-def _show(setup, workdir: str, results: Mapping[str, object]) -> None:
+def _show(setup, folder: str, results: Mapping[str, object], workdir: str) -> None:
   """The report and the final table, by the first process; neither can fail a run that is done."""
   import jax
 
@@ -165,7 +171,7 @@ def _show(setup, workdir: str, results: Mapping[str, object]) -> None:
   if setup.config.report:
     console.stage("writing the report")
     try:
-      console.say(str(write_report(workdir, setup.val)))
+      console.say(str(write_report(folder, setup.val)))
     except Exception as error:
       console.warn(
         f"the report could not be written ({type(error).__name__}: {error}); the run is complete. "

@@ -215,7 +215,8 @@ class Config:
   active: Imitate = Imitate(adapt=Adapt("person"))  # imitation of labels that a person gives
   reward: Reward = Reward()  # tuning
   actor_critic: ActorCritic = ActorCritic()  # tuning by soft actor-critic
-  # Weights are a file, its folder, a workdir, or any of these on a hub: "hf://user/name".
+  # Weights are a file, its folder, a workdir, or any of these on a hub: "hf://user/name",
+  # or in a cloud: "gs://bucket/run".
   init_from: str = ""  # weights that stand for the mle phase: a .safetensors file or a workdir
   codes_init: str = ""  # a code model for the codes phase: UViM .npz, .safetensors or a workdir
   encoder_init: str = ""  # a ViT or a backbone to start mle from, or "imagenet:vgg16"

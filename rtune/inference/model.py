@@ -22,7 +22,8 @@ from rtune.devices import sharding
 from rtune.errors import UsageError
 from rtune.inference import blindness, programs
 from rtune.inference.images import AnyImage, Images, pixels_of
-from rtune.store import hub, reading
+from rtune.store import reading
+from rtune.store.remote import copies
 from rtune.tasks.task import Features, Record, view
 from rtune.training import restore
 from rtune.training.evaluation import Judged, Judging, batches, judge, predictor, scoring_of
@@ -222,7 +223,8 @@ def load(
   """The model that a run has trained.
 
   Args:
-    workdir: folder of the run, or "hf://user/name" of one on a hub (rtune/store/hub.py).
+    workdir: folder of the run, or "hf://user/name" of one on a hub (rtune/store/hub.py), or a URL
+      such as "gs://bucket/run".
     phase: whose weights; "": of the last phase that is finished.
     weights: "last" or "best" of that phase.
     trust: run the code of others that the workdir names. Without it, what asks for such code is
@@ -232,9 +234,9 @@ def load(
   Raises:
     UsageError: the folder is no workdir, or has no such weights.
     DataError: the hub cannot be reached.
-    StorageError: the weights were altered.
+    StorageError: the weights were altered, or the URL cannot be read.
   """
-  workdir = hub.local_copy(workdir, "workdir")
+  workdir = copies.local_copy(workdir, "workdir")
   if weights not in ("last", "best"):
     raise UsageError(f"weights is {weights!r}; it must be 'last' or 'best'.")
   with reading.reading([workdir], trust, tell=not trusting.is_limited()):

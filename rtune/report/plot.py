@@ -1,7 +1,6 @@
 """Curves of a run as a picture, for notebooks and slides."""
 
 import os
-import pathlib
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -11,6 +10,7 @@ from rtune.errors import UsageError
 from rtune.report.curves import Branch, read_branches
 from rtune.report.page import COLORS
 from rtune.store import run_files
+from rtune.store.remote import copies
 from rtune.training.phases import phase_of
 
 _FEW = 30  # points of a curve that are marked one by one
@@ -29,7 +29,7 @@ def curves(workdir: str | os.PathLike[str], names: Sequence[str]) -> Figure:
   Raises:
     UsageError: the folder is no workdir, or its log has nothing of one of these names.
   """
-  folder = pathlib.Path(workdir).expanduser()
+  folder = copies.local_copy(workdir, "workdir")
   branches = read_branches(folder, run_files.read_config(folder))
   logged = sorted({name for branch in branches for row in branch.rows for name in row} - {"step"})
   for name in names:

@@ -12,6 +12,7 @@ from rtune.config import data_args, trust
 from rtune.disk import parse_json
 from rtune.display import console
 from rtune.store import hub, run_files
+from rtune.store.remote import copies
 
 
 def run(
@@ -42,12 +43,24 @@ def run(
   def guarded() -> None:
     rest, *given = data_args.take(args) if data else (args,)
     flags = parser.parse_args(rest)
-    if fetch:
-      flags.workdir = str(hub.local_copy(flags.workdir, "--workdir"))
-    with reading(folders(flags), flags.trust, tell):
-      command(flags, *given)
+    with contextlib.ExitStack() as stack:
+      _bring_here(flags, stack)
+      if fetch:
+        flags.workdir = str(hub.local_copy(flags.workdir, "--workdir"))
+      with reading(folders(flags), flags.trust, tell):
+        command(flags, *given)
 
   return commands.guarded(guarded)
+
+
+def _bring_here(flags: argparse.Namespace, stack: contextlib.ExitStack) -> None:
+  """Workdirs that are URLs become copies of them; what is written there is sent at the end."""
+  for name in ("workdir", "compare"):
+    where = getattr(flags, name, "")
+    if where:
+      setattr(flags, name, stack.enter_context(copies.working(where, f"--{name}")))
+  if hasattr(flags, "runs"):
+    flags.runs = [stack.enter_context(copies.working(where, "runs")) for where in flags.runs]
 
 
 @contextlib.contextmanager

@@ -23,7 +23,8 @@ from rtune.config.moved import current
 from rtune.config.names import as_tuples
 from rtune.disk import parse_json, write_whole
 from rtune.errors import StorageError, UsageError
-from rtune.store import hub, manifest, weight_files
+from rtune.store import manifest, weight_files
+from rtune.store.remote import copies
 
 CONFIG = "config.json"
 RESULTS = "results.json"
@@ -48,13 +49,14 @@ def weights_path(workdir: pathlib.Path, phase: str) -> pathlib.Path:
 def find_weights(where: str, key: str, phase: str = "mle") -> pathlib.Path:
   """The file that a config names: itself, or a folder, which stands for the weights in it.
 
-  Of a workdir those are of a phase. Either may be on a hub, "hf://user/name".
+  Of a workdir those are of a phase. Either may be on a hub, "hf://user/name", or in a cloud,
+  "gs://bucket/run".
 
   Raises:
     UsageError: there is no such file; `key` is the config key to name.
-    DataError: the hub cannot be reached.
+    DataError, StorageError: the hub, or the cloud, cannot be reached.
   """
-  path = hub.local_copy(where, key)
+  path = copies.local_copy(where, key)
   if path.is_dir():
     path = weight_files.in_folder(path) or weights_path(path, phase)
   if not path.is_file():

@@ -24,7 +24,7 @@ def newest(directory: pathlib.Path) -> int:
     directory.mkdir(parents=True, exist_ok=True)
     remove_unfinished(directory)
     _tell_strange(directory)
-    steps = [int(path.name) for path in directory.iterdir() if _is_step(path)]
+    steps = [int(path.name) for path in directory.iterdir() if is_step(path)]
     for step in sorted(steps, reverse=True):
       problem = manifest.problem(directory / str(step))
       if problem is None:
@@ -48,7 +48,8 @@ def remove_unfinished(directory: pathlib.Path) -> None:
     _log.warning("removed %s, left by a save that did not finish", path)
 
 
-def _is_step(path: pathlib.Path) -> bool:
+def is_step(path: pathlib.Path) -> bool:
+  """Whether a path is a folder that is called as a step is."""
   return re.fullmatch(r"0|[1-9]\d{0,17}", path.name) is not None and path.is_dir()
 
 
@@ -57,7 +58,7 @@ def _is_damaged(path: pathlib.Path) -> bool:
 
 
 def _tell_strange(directory: pathlib.Path) -> None:
-  strange = [p.name for p in directory.iterdir() if not (_is_step(p) or _is_damaged(p))]
+  strange = [p.name for p in directory.iterdir() if not (is_step(p) or _is_damaged(p))]
   if strange:
     _log.warning("%s: no checkpoints, left alone: %s", directory, ", ".join(sorted(strange)[:10]))
 

@@ -15,7 +15,8 @@ from rtune.devices import processes, sharding
 from rtune.devices.compiling import jit_once
 from rtune.display import console
 from rtune.errors import UsageError
-from rtune.store import hub, manifest, run_files, uvim_weights, weights
+from rtune.store import manifest, run_files, uvim_weights, weights
+from rtune.store.remote import copies
 from rtune.tasks.coded import CodedTask
 from rtune.tasks.task import Task
 
@@ -87,7 +88,7 @@ def _find(config: configs.Config, folder: pathlib.Path) -> pathlib.Path:
   if config.codes_init:
     return run_files.find_weights(config.codes_init, "config.codes_init", NAME)
   if config.init_from:
-    start = hub.local_copy(config.init_from, "config.init_from")
+    start = copies.local_copy(config.init_from, "config.init_from")
     beside = run_files.weights_path(start, NAME) if start.is_dir() else start.parent / own.name
     if beside.is_file():
       return run_files.whole(beside)

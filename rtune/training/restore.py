@@ -16,7 +16,7 @@ from rtune.devices import sharding
 from rtune.display import console
 from rtune.errors import UsageError
 from rtune.policies.policy import Policy
-from rtune.store import best_weights, hub, run_files, uvim_weights
+from rtune.store import best_weights, run_files, uvim_weights
 from rtune.tasks.task import Task, load, view
 from rtune.training import code_weights
 from rtune.training.phases import PHASES, phase_of
@@ -134,7 +134,7 @@ def _chosen_path(run: Restored, phase: str) -> pathlib.Path:
 def _weights_path(run: Restored, phase: str) -> pathlib.Path:
   path, origin = run_files.weights_path(run.folder, phase), run.config.init_from
   # To look at a run fetches nothing.
-  if phase != "mle" or path.is_file() or not origin or hub.is_on_hub(origin):
+  if phase != "mle" or path.is_file() or not origin or "://" in origin:
     return path
   start = pathlib.Path(origin).expanduser()
   return run_files.weights_path(start, "mle") if start.is_dir() else start
