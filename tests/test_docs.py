@@ -9,6 +9,8 @@ from rtune.config.names import resolve
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
+HELPERS = ROOT / "tests" / "browser.py"
+too_wide, needs_browser = (resolve(f"{HELPERS}:{name}") for name in ("too_wide", "needs_browser"))
 
 
 def test_all_knobs_are_on_their_page():
@@ -23,8 +25,24 @@ def test_every_page_is_in_the_site():
   assert sorted(named) == sorted(path.name for path in DOCS.glob("*.md"))
 
 
-def test_the_site_is_built_without_a_warning(tmp_path):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+  """The documents as a site; mkdocs.yml makes every warning an error."""
   commands = pytest.importorskip("mkdocs.commands.build", reason="pip install 'rtune[docs]'")
   config = pytest.importorskip("mkdocs.config")
-  commands.build(config.load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path / "site")))
-  assert (tmp_path / "site" / "results" / "index.html").is_file()
+  folder = tmp_path_factory.mktemp("site")
+  commands.build(config.load_config(str(ROOT / "mkdocs.yml"), site_dir=str(folder)))
+  return folder
+
+
+def test_the_site_is_built_without_a_warning(site):
+  assert (site / "results" / "index.html").is_file()
+  assert not [*site.rglob("*.py")]
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [400, 1200])
+@pytest.mark.parametrize("page", ["index.html", "results/index.html", "export/index.html"])
+def test_pages_fit_their_window(site, page, width):
+  # The drawers of the theme lie beside the window until they are opened.
+  assert too_wide(site, page, width, of=".md-content *") == []

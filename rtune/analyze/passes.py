@@ -1,6 +1,6 @@
 """What the agent of a recursive restorer is worth, pass by pass, beside other ways to go.
 
-python -m rtune.analyze.passes --workdir W [--images 0] [--train_images 32] [--out W/analysis]
+python -m rtune.analyze.passes --workdir W [--weights best] [--images 0] [--train_images 32]
 
 Every phase that is finished, on validation images: imitation is the restorer without an agent,
 control as many more steps of it. Beside them: random multipliers of the published range, the best
@@ -49,6 +49,7 @@ def main(args: Sequence[str]) -> int:
   )
   add = parser.add_argument
   add("--workdir", required=True, help="folder of the run")
+  parser.add_weights()
   add("--annotations", default="", help="pictures to restore: a folder, a list or a JSON")
   add("--images", type=int, default=0, help="validation images, from the first on; 0 = all")
   add("--split", default="", help="another split of the run's to restore, by its name")
@@ -61,7 +62,7 @@ def main(args: Sequence[str]) -> int:
 
 def _command(flags: argparse.Namespace) -> None:
   processes.start()
-  run = restore.restore(flags.workdir)
+  run = restore.restore(flags.workdir, flags.weights)
   if run.policy.control is None or "passes" not in run.config.policy.args:
     raise UsageError(
       f"{run.folder}: its policy {run.config.policy.fn} does not restore in passes; give a run of "
@@ -105,11 +106,13 @@ def measured(
     found = evaluation.evaluate(judging, params, predict, source, images)
     rows.append({"name": name, **found})
 
+  # All of them first: what a phase lacks is told before minutes of evaluation.
+  phases = dict.fromkeys(("mle", *restore.finished(run)))
+  trained = {phase: restore.load_params(run, phase)[1] for phase in phases}
   predict = evaluation.predictor(run)
-  for phase in restore.finished(run):
-    name, params = restore.load_params(run, phase)
-    measure(_NAMES.get(name, name), params, predict(phase_of(name)))
-  _, params = restore.load_params(run, "mle")
+  for phase, found in trained.items():
+    measure(_NAMES.get(phase, phase), found, predict(phase_of(phase)))
+  params = trained["mle"]
   passes = int(run.config.policy.args["passes"])
   if "random" not in without:
     measure("random multipliers", params, agents.random_choices(run, passes))

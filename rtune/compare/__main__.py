@@ -30,7 +30,7 @@ def main(args: Sequence[str]) -> int:
   """The command; returns its exit code."""
   parser = commands.Parser(
     "rtune.compare",
-    "Draws and tabulates runs side by side.",
+    "Draws and tabulates runs side by side: what they logged, of each phase's last weights.",
     "rtune compare runs/control runs/recall",
   )
   add = parser.add_argument

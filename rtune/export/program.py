@@ -128,7 +128,7 @@ def sidecar_of(model: Model, program: Program, served: Served | None) -> dict[st
       "resize": served.resize,
       "resampling": "bilinear",
       "fill": served.fill,
-      "gray": served.gray,
+      "gray": served.gray if isinstance(served.gray, str) else list(served.gray),
     },
     "outputs": {
       name: {"shape": ["batch", *spec.shape], "dtype": str(spec.dtype)}

@@ -52,14 +52,16 @@ def joined(lightness: Float[Array, "*b"], chroma: Float[Array, "*c 2"]) -> Float
   fits = _fits(_linear_of(lightness, chroma))
   inside, outside = jnp.where(fits, 1.0, 0.0), jnp.ones(fits.shape)
 
-  def halve(_, bounds):
-    inside, outside = bounds
+  def halve(_, state):
+    lightness, chroma, inside, outside = state
     middle = (inside + outside) / 2
     fits = _fits(_linear_of(lightness, chroma * middle[..., None]))
-    return jnp.where(fits, middle, inside), jnp.where(fits, outside, middle)
+    return lightness, chroma, jnp.where(fits, middle, inside), jnp.where(fits, outside, middle)
 
-  # A loop, as XLA would fuse unrolled steps into one that computes each of them many times.
-  scale, _ = jax.lax.fori_loop(0, _BISECTIONS, halve, (inside, outside))
+  # A loop, as XLA would fuse unrolled steps into one that computes each of them many times. It
+  # carries all that it reads, which jax2onnx asks for.
+  state = lightness, chroma, inside, outside
+  _, _, scale, _ = jax.lax.fori_loop(0, _BISECTIONS, halve, state)
   return _gamma(jnp.stack(_linear_of(lightness, chroma * scale[..., None]), axis=-1))
 
 

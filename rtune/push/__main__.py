@@ -28,7 +28,7 @@ def main(args: Sequence[str]) -> int:
   add("--workdir", required=True, help="folder of the run")
   add("--to", required=True, help="user/name of the model there")
   add("--compare", default="", help="folder of a run, such as the control, to stand in the results")
-  add("--phase", action="append", default=[], help="whose weights; default: all that are finished")
+  add("--phase", action="append", default=[], help="whose weights, last and best; default: all")
   add("--license", default="", help="of the weights, as the hub names it, such as apache-2.0")
   add("--private", action="store_true", help="make the repository private, if it is new")
   add("--dry", default="", metavar="FOLDER", help="write it to this folder and send nothing")

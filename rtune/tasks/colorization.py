@@ -120,6 +120,7 @@ class Colorization:
   def view(self) -> View:
     from rtune.data.sources.photographs import Photographs
 
+    gray = lab.LUMA if self.gray == "luma" else self.gray
     return View(
       record=_record,
       draw=self._draw,
@@ -129,7 +130,7 @@ class Colorization:
       given=lambda image: lab.gray(image, self.gray),
       source=Photographs,
       metrics=("rtune.metrics.pixels:coloring",),
-      served=Served("stretch", (self.image_size,) * 2, _READ, gray=self.gray),
+      served=Served("stretch", (self.image_size,) * 2, _READ, gray=gray),
     )
 
   def _draw(self, image: np.ndarray, record) -> np.ndarray:

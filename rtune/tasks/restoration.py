@@ -31,7 +31,10 @@ from rtune.policies.space import Image
 from rtune.predictions.images import LUMA, Original, Passes, Picture, as_bytes
 from rtune.tasks.task import Knowledge, Served, View
 
-_READ = "image is the restored picture, values in 0..1, which may lie a little beyond"
+_READ = (
+  "image is the restored picture, values in 0..1, which may lie a little beyond; a picture smaller "
+  "than the canvas lies at its upper left, and so does the restored one"
+)
 
 _MULTIPLE = 16  # sides of canvases are multiples of it, as networks that halve pictures want it
 _WHITE = np.float32(255)
@@ -167,7 +170,7 @@ class Restoration:
       unlabeled=self._unlabeled,
       source=self._open,
       own_size=True,
-      served=Served("none", (0, 0), _READ),
+      served=Served("none", (0, 0), _READ, gray=LUMA if self.channels == 1 else ()),
       metrics=("rtune.metrics.pictures:restoring",),
     )
 

@@ -85,12 +85,14 @@ class Served(NamedTuple):
   """How a program without rtune feeds an exported model and reads its answers.
 
   Attributes:
-    resize: "fit" (aspect kept, at the upper left of the canvas), "stretch", or "none".
+    resize: "fit" (aspect kept, at the upper left of the canvas), "stretch", or "none" (as it is, at
+      the upper left, mirrored on to the other borders without repeating the last pixel).
     size: height and width of the canvas in pixels.
     read: what the outputs mean.
     names: what outputs count from 0, such as {"classes": ...}.
     fill: value of the canvas where there is no image.
-    gray: what the model is given in place of colors: "", "lightness" (of CIE Lab) or "luma".
+    gray: what the model is given in place of colors: "lightness" (of CIE Lab), or the weights of R,
+      G and B; (): it is given colors.
   """
 
   resize: str
@@ -98,7 +100,7 @@ class Served(NamedTuple):
   read: str
   names: Mapping[str, Sequence[str]] = MappingProxyType({})
   fill: int = GRAY
-  gray: str = ""
+  gray: str | tuple[float, ...] = ()
 
 
 class View(NamedTuple):

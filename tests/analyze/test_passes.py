@@ -3,6 +3,7 @@
 import csv
 import itertools
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from PIL import Image
 
 from rtune.analyze import agents, passes
 from rtune.config.load import load_config
-from rtune.store import run_files
+from rtune.store import best_weights, run_files
 from rtune.training import evaluation, loop, open_data, restore
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compiles")]
@@ -166,3 +167,28 @@ def test_the_command_writes_every_row(run, capsys):
   said = capsys.readouterr().out
   assert "PSNR" in said and "best choices, seen" in said
   assert passes.main([*args, "--corruptions", "no"]) == 2
+
+
+def test_the_best_weights_of_each_phase(run, tmp_path, capsys):
+  folder = tmp_path / "run"
+  shutil.copytree(run.folder, folder)
+  ways = ["--without", "random,constant,gradient,oracle", "--images", "4"]
+  args = ["--workdir", str(folder), *ways, "--weights"]
+
+  def rows(weights):
+    assert passes.main([*args, weights]) == 0
+    with open(folder / "analysis" / "passes.csv") as file:
+      return {row.pop("name"): row for row in csv.DictReader(file)}
+
+  # As if imitation's last weights had been the best of both phases.
+  params = jax.tree.map(np.asarray, restore.load_params(run, "mle")[1])
+  for phase in ("mle", "reward"):
+    best_weights.drop(folder, phase)
+    best_weights.save(folder, phase, params, 1, "val/PSNR", 20.0)
+  last, best = rows("last"), rows("best")
+  assert best["no agent"] == last["no agent"] == best["REINFORCE"] != last["REINFORCE"]
+  assert "reward: best weights, of step 1" in capsys.readouterr().err
+  best_weights.drop(folder, "reward")
+  assert passes.main([*args, "best"]) == 2
+  said = capsys.readouterr().err
+  assert "no best weights of reward" in said and "evaluating" not in said

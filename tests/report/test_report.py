@@ -6,12 +6,12 @@ import math
 import pathlib
 import re
 import shutil
-import subprocess
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from rtune.config import names
 from rtune.devices import processes
 from rtune.report import __main__ as report
 from rtune.report import page as page_html
@@ -24,8 +24,10 @@ from rtune.tasks.task import view
 from rtune.training.evaluation import Evaluation, Judged
 from rtune.training.phases import phase_of
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="needs the browser chromium")
+HELPERS = pathlib.Path(__file__).resolve().parents[1] / "browser.py"
+browse, too_wide, needs_browser = (
+  names.resolve(f"{HELPERS}:{name}") for name in ("browse", "too_wide", "needs_browser")
+)
 
 
 @pytest.fixture(autouse=True)
@@ -83,20 +85,6 @@ class Page(html.parser.HTMLParser):
     return {row[0]: row[1:] for row in found}
 
 
-def browse(path: pathlib.Path, folder: pathlib.Path, size: str, *more: str) -> list[str]:
-  """Opens a page, saves a screenshot, and gives what the browser's console says."""
-  command = [
-    *(BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    *("--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr", "--hide-scrollbars"),
-    *(f"--user-data-dir={folder / 'profile'}", f"--window-size={size}"),
-    *(f"--screenshot={folder / 'shot.png'}", *more, path.as_uri()),
-  ]
-  done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-  assert done.returncode == 0, done.stderr[-2000:]
-  return [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
 @needs_browser
 @pytest.mark.parametrize("size", ["1280,2400", "500,2400"])
 def test_browser_shows_it_without_error_or_request(workdir, tmp_path, size):
@@ -107,6 +95,19 @@ def test_browser_shows_it_without_error_or_request(workdir, tmp_path, size):
   colored = (pixels.max(axis=2) - pixels.min(axis=2)) > 60
   assert colored.mean() > 1e-3 and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 100
   assert not colored[:, -4:].any()
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [400, 1200])
+def test_nothing_scrolls_sideways_or_is_cut(workdir, tmp_path, width):
+  shutil.copy(workdir / "report.html", tmp_path)
+  assert too_wide(tmp_path, "report.html", width) == []
+  wide = '<div style="width:1300px">wide</div><p class="cut"><b>cut</b></p>'
+  wide += "<style>.cut {width:9em; overflow:hidden} .cut b {display:block; width:20em}</style>"
+  text = (tmp_path / "report.html").read_text()
+  (tmp_path / "bad.html").write_text(text.replace("</body>", f"{wide}</body>"))
+  found = too_wide(tmp_path, "bad.html", width)
+  assert [line.partition(" ")[0] for line in found] == ["page", "DIV", "P.cut"]
 
 
 @needs_browser
