@@ -45,6 +45,7 @@ def scene(run: pathlib.Path, index: int = 0) -> Example:
   return shapes.Shapes(**run_files.read_config(run).data.val.args)[index]
 
 
+@pytest.mark.slow
 def test_the_documents_examples_run(tiny_run, tmp_path, monkeypatch, capsys):
   blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python_api.md").read_text(), re.S)
   assert len(blocks) == 6
@@ -122,6 +123,7 @@ def test_log_prob_of_samples_is_what_they_were_drawn_with(boxes_run, model):
   assert np.abs(theirs - np.array(drawn, np.float32)).min() > 1e-2
 
 
+@pytest.mark.slow
 def test_a_step_along_the_gradient_makes_samples_likelier(boxes_run, model):
   image = scene(boxes_run)["image"]
   samples = model.sample(image, 3, seed=3)

@@ -38,6 +38,13 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
+def checkpoints_of(tiny_run, number):
+  """The bytes that so many checkpoints of the tiny config take on a disk."""
+  kept = tiny_run / "checkpoints"
+  blocks = sum(path.stat().st_blocks for path in kept.rglob("*"))
+  return 512 * blocks * number // len(list(kept.iterdir()))
+
+
 def fill(disk, leave=0):
   """Leaves so many bytes free."""
   free = shutil.disk_usage(disk).free
@@ -93,8 +100,8 @@ def test_a_start_on_a_full_disk(small_disk):
 
 
 @pytest.mark.slow
-def test_a_run_that_fills_the_disk_goes_on_when_there_is_room(small_disk):
-  disk = small_disk("24m")
+def test_a_run_that_fills_the_disk_goes_on_when_there_is_room(small_disk, tiny_run):
+  disk = small_disk(checkpoints_of(tiny_run, 6))  # of 15
   workdir = disk / "run"
   flags = ["--config.checkpoints.every=2", "--config.tensorboard=false"]
   flags += ["--config.report=false", "--config.checkpoints.keep_every=2"]
@@ -111,8 +118,8 @@ def test_a_run_that_fills_the_disk_goes_on_when_there_is_room(small_disk):
 
 
 @pytest.mark.slow
-def test_training_goes_on_without_saves_where_it_is_told_to(small_disk):
-  disk = small_disk("24m")
+def test_training_goes_on_without_saves_where_it_is_told_to(small_disk, tiny_run):
+  disk = small_disk(checkpoints_of(tiny_run, 6))  # of 10
   flags = ["--config.checkpoints.every=2", "--config.tensorboard=false"]
   flags += ["--config.report=false", "--config.checkpoints.keep_every=2"]
   flags += ["--config.checkpoints.on_error=warn", "--config.phases=('mle',)"]

@@ -1,6 +1,6 @@
 """Notebooks run from a clean kernel, and can be read as they are stored.
 
-The fast tests run them with a few steps: the values in the cell tagged `parameters` are replaced.
+The fast test runs one with a few steps: the values in the cell tagged `parameters` are replaced.
 The slow ones run them as they are.
 """
 
@@ -19,7 +19,7 @@ nbformat = pytest.importorskip("nbformat", reason="needs nbformat: pip install '
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = [path.stem for path in FILES]
-FAST = [path for path in FILES if path.stem[:2] in ("01", "03")]  # the others take a minute each
+FAST = [path for path in FILES if path.stem[:2] == "01"]  # the others take a minute each
 MOST_BYTES = 600_000
 # More steps than those in which the learning rate rises.
 SHORT = {"code_steps": 60, "imitation_steps": 60, "tuning_steps": 30, "images": 8}
@@ -71,12 +71,6 @@ def execute(notebook, folder: pathlib.Path, monkeypatch) -> None:
     monkeypatch.delenv(name, raising=False)
   where = {"metadata": {"path": str(folder / "notebooks")}}
   nbclient.NotebookClient(notebook, kernel_name="python3", timeout=1800, resources=where).execute()
-
-
-@pytest.fixture(scope="module")
-def short_runs(tmp_path_factory) -> pathlib.Path:
-  """Where the fast tests run: 03 reads the run of 01 where there is one."""
-  return tmp_path_factory.mktemp("short")
 
 
 def test_each_family_of_tasks_has_one():
@@ -139,9 +133,9 @@ def test_shortening_changes_the_parameters_alone():
 
 
 @pytest.mark.parametrize("path", FAST, ids=[path.stem for path in FAST])
-def test_runs_in_short(path, short_runs, monkeypatch):
+def test_runs_in_short(path, tmp_path, monkeypatch):
   monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")  # half the time to compile
-  execute(shortened(read(path)), short_runs, monkeypatch)
+  execute(shortened(read(path)), tmp_path, monkeypatch)
 
 
 @pytest.mark.slow

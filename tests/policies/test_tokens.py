@@ -255,6 +255,7 @@ def test_remat_changes_no_value_and_no_gradient():
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *results)
 
 
+@pytest.mark.slow
 def test_bfloat16_samples_what_it_updates():
   policy = make(24, vocab=60, ending=BOX_ENDING, dtype="bfloat16")
   params, images = random_params(policy, scale=0.1), random_images(3)

@@ -240,6 +240,7 @@ def test_a_stop_waits_and_another_machine_goes_on(whole, tmp_path, at, monkeypat
   assert sorted(int(path.name) for path in (there / "checkpoints").iterdir()) == [30, 40]
 
 
+@pytest.mark.slow
 def test_the_same_machine_fetches_nothing_again(whole, tmp_path, at, capsys):
   at("reward", 13, asked_to_stop)
   with pytest.raises(Preempted):
@@ -273,6 +274,7 @@ def test_what_another_machine_has_done_since_counts(whole, tmp_path, at, capsys)
   assert_same(downloaded(tmp_path), whole)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_counts_no_longer(whole, tmp_path, at, capsys):
   at("reward", 23, asked_to_stop)
   with pytest.raises(Preempted):
@@ -292,6 +294,7 @@ def test_a_damaged_checkpoint_counts_no_longer(whole, tmp_path, at, capsys):
   assert sorted(int(path.name) for path in (there / "checkpoints").iterdir()) == [30, 40]
 
 
+@pytest.mark.slow
 def test_a_cache_that_is_cleaned_costs_nothing_that_is_stored(whole, tmp_path, at, capsys):
   at("reward", 13, asked_to_stop)
   with pytest.raises(Preempted):
@@ -445,6 +448,7 @@ def test_killed_in_the_middle_of_a_file(files, whole, tmp_path):
 # Storage that fails.
 
 
+@pytest.mark.slow
 def test_storage_that_fails_for_a_while_is_tried_again(whole, tmp_path, monkeypatch, capsys):
   failed = []
 
