@@ -73,6 +73,15 @@ def test_every_variant_parses(path, variant):
 
 
 @pytest.mark.parametrize("path", FILES, ids=ids)
+def test_the_same_command_is_the_same_run_in_every_variant(path, tmp_path):
+  """JSON has no tuples, and a config has some, also in dicts in lists."""
+  for variant in resolve(f"{path}:VARIANTS"):
+    config = load(path, variant)
+    run_files.write_config(tmp_path, config)
+    run_files.check_config(tmp_path, config, allow_change=False)
+
+
+@pytest.mark.parametrize("path", FILES, ids=ids)
 def test_a_config_opens_with_its_command_and_names_its_variants(path):
   text = path.read_text()
   assert f"python -m rtune.main --config configs/{path.name} " in text.split('"""')[1]

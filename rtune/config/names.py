@@ -213,5 +213,7 @@ def _evaluated(annotation: Any, fn: Callable) -> Any:
 
 
 def as_tuples(value: Any) -> Any:
-  """JSON knows lists only; tasks are hashable, so theirs are tuples."""
+  """JSON knows lists only; tasks are hashable, so theirs are tuples, also those within dicts."""
+  if isinstance(value, Mapping):
+    return {key: as_tuples(item) for key, item in value.items()}
   return tuple(as_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
