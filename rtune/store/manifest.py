@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 import pathlib
 
 from rtune.disk import parse_json, write_whole
@@ -88,7 +89,7 @@ def problem(folder: pathlib.Path) -> str | None:
 
 def _differs(folder: pathlib.Path, name: str, size: int, digest: str) -> str | None:
   file = folder / name
-  if not file.is_file():
+  if not os.path.isfile(file):  # Path.is_file raises where a name is too long for any file
     return f"{name} is missing"
   if file.stat().st_size != size:
     return f"{name} has {file.stat().st_size} bytes, not {size}"
