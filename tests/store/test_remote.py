@@ -24,7 +24,6 @@ from rtune import doctor, evaluate, main, predict
 from rtune.compare.__main__ import main as compare
 from rtune.config.names import resolve
 from rtune.display.logs import read_metrics
-from rtune.display.progress import Progress
 from rtune.errors import Preempted, StorageError, UsageError
 from rtune.report.__main__ import main as report
 from rtune.store import best_weights, manifest, run_files
@@ -36,6 +35,7 @@ from rtune.training.setup import prepare
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 toy_config = resolve(f"{ROOT / 'tests' / 'toys' / 'test_runs.py'}:toy_config")
+Watched = resolve(f"{ROOT / 'tests' / 'watched.py'}:Watched")
 URL = "memory://bucket/run"
 FAULTY = "faulty://bucket/run"
 
@@ -144,20 +144,6 @@ def downloaded(tmp_path: pathlib.Path, url: str = URL, name: str = "downloaded")
 def forget(tmp_path: pathlib.Path) -> None:
   """As if on another machine."""
   shutil.rmtree(tmp_path / "staging")
-
-
-class Watched(Progress):
-  """Tells `seen` of every step."""
-
-  seen = staticmethod(lambda phase, step: None)
-
-  def __init__(self, total, description, *args, **kwargs):
-    super().__init__(total, description, *args, **kwargs)
-    self.phase = description
-
-  def update(self, step, shown=None):
-    super().update(step, shown)
-    type(self).seen(self.phase, step)
 
 
 @pytest.fixture

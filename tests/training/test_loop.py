@@ -19,14 +19,15 @@ import pytest
 from rtune import config as configs
 from rtune import main
 from rtune.config.load import load_config
+from rtune.config.names import resolve
 from rtune.devices import processes, sharding
 from rtune.display.logs import read_metrics
-from rtune.display.progress import Progress
 from rtune.errors import Preempted
 from rtune.store import best_weights, run_files, weights
 from rtune.training import loop
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+Watched = resolve(f"{ROOT / 'tests' / 'watched.py'}:Watched")
 TINY = f"{ROOT / 'configs' / 'detection_recall.py'}:tiny"
 # As the fixture `tiny_run` was made, which is what uninterrupted looks like.
 LIKE_TINY_RUN = {"checkpoints.keep_every": "10"}
@@ -130,20 +131,6 @@ def test_a_finished_run_is_not_run_again(tiny_run, tmp_path, capsys, monkeypatch
   assert [line.split()[0] for line in table[2:4]] == ["mle", "reward"]
   assert_same_run(folder, tiny_run)
   assert repr(read_metrics(folder)) == repr(read_metrics(tiny_run))
-
-
-class Watched(Progress):
-  """Tells `seen` of every step of training."""
-
-  seen = staticmethod(lambda phase, step: None)
-
-  def __init__(self, total, description, *args, **kwargs):
-    super().__init__(total, description, *args, **kwargs)
-    self.phase = description
-
-  def update(self, step, shown=None):
-    super().update(step, shown)
-    self.seen(self.phase, step)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Images with their masks of classes, checked before training; what is wrong goes into a report."""
 
+import math
 import os
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
@@ -113,6 +114,11 @@ def differ(mask: str, mask_size: Sequence[int], image: str, size: Sequence[int])
   return f"{mask!r} is {mask_size[1]} x {mask_size[0]}, {image!r} is {size[1]} x {size[0]}"
 
 
+def claims_more(mask_size: Sequence[int] | None, size: Sequence[int] | None) -> bool:
+  """Whether a mask has more pixels than its image: to decode it may take a gigabyte for nothing."""
+  return bool(mask_size and size and math.prod(mask_size) > math.prod(size))
+
+
 def _check_headers(
   pairs: Sequence[Pair], coding: Coding, checks: Checks, report: validate.Report
 ) -> set[str]:
@@ -132,7 +138,7 @@ def _check_headers(
       mend = "Resize masks with nearest neighbor, or give the photographs that they were made on"
       what = differ(pair.mask, mask_size, pair.image, size)
       report.error("masks of another size than their image", mend, what)
-    if problem or not mask_size:
+    if problem or not mask_size or claims_more(mask_size, size):
       bad.add(pair.mask)
   return bad
 

@@ -13,6 +13,7 @@ from rtune.data.files import (
   file_names,
   id_masks,
   image_files,
+  label_pairs,
   panoptic_json,
   validate,
 )
@@ -118,7 +119,9 @@ class CocoPanoptic:
     rest = self.segments(index)
     size = rest["segments"].shape
     if size != image.shape[:2]:
-      raise DataError(_differ(self._masks[index], size, self.paths[index], image.shape[:2]))
+      raise DataError(
+        label_pairs.differ(self._masks[index], size, self.paths[index], image.shape[:2])
+      )
     return {"image": image, "image_id": self._image_ids[index], **rest}
 
   def segments(self, index: int) -> Example:
@@ -166,9 +169,9 @@ class CocoPanoptic:
         report.error("files that are no masks of ids", "Each as told", f"{mask!r} {problem}")
       elif mask_size and size and mask_size != size:
         mend = "Resize masks with nearest neighbor, or give the photographs that they were made on"
-        what = _differ(mask, mask_size, path, size)
+        what = label_pairs.differ(mask, mask_size, path, size)
         report.error("masks of another size than their image", mend, what)
-      if problem or not mask_size:
+      if problem or not mask_size or label_pairs.claims_more(mask_size, size):
         bad.add(mask)
     return bad
 
@@ -198,8 +201,3 @@ class CocoPanoptic:
 def _listed(ids: Sequence[int]) -> str:
   more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
   return ", ".join(map(str, ids[:5])) + more
-
-
-def _differ(mask: str, mask_size: Sequence[int], path: str, size: Sequence[int]) -> str:
-  (mask_height, mask_width), (height, width) = mask_size, size
-  return f"{mask!r} is {mask_width} x {mask_height}, {path!r} is {width} x {height}"

@@ -70,9 +70,8 @@ class Place:
   def __init__(self, url: str, what: str = "--workdir"):
     import fsspec
 
-    logging.getLogger("gcsfs").setLevel(
-      logging.CRITICAL
-    )  # what fails is an error here, in one line
+    # What fails is an error here, in one line.
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     self.url = url.rstrip("/")
     self.name = self.url.rpartition("/")[2]
     kind = _filesystem_class(url, what)

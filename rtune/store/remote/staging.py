@@ -1,9 +1,11 @@
 """Folders of this machine in which remote workdirs are worked on and read.
 
-<root>/<hash of the URL>/work/<name>   the workdir of a run that trains here
-                        /read/<name>   a copy for commands that read
-                        /pins          what is about to be sent (rtune/store/remote/snapshot.py)
-                        /sent.json     {"holder": of the lock, "sent": {name: [bytes, change]}}
+In <root>, in a folder that is called by the hash of the URL:
+
+work       the workdir of a run that trains here, in a folder of its name
+read       a copy for commands that read, in such a folder
+pins       what is about to be sent (rtune/store/remote/snapshot.py)
+sent.json  {"holder": of the lock, "sent": {name: [bytes, change]}}
 
 <root> is RTUNE_STAGING, or else rtune/remote in the user's cache. All of it may be deleted while no
 command works there; what was sent is fetched again.

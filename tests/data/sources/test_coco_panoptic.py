@@ -1,6 +1,7 @@
 """Panoptic files as people have them: right, cut from larger ones, and beyond use."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -128,6 +129,19 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path, data):
   assert "masks of another size than their image (1)" in text and "is 4 x 2" in text
   assert f"a.png' (ids {BLOB})" in text and "a.png' (ids 8)" in text
   assert "segments of unknown categories (1)" in text and "category_id 77" in text
+
+
+def test_a_mask_that_claims_more_pixels_than_its_image_is_not_decoded(tmp_path, data, monkeypatch):
+  Image.new("RGB", (300, 200)).save(tmp_path / "panoptic/a.png")
+  read, read_mask = [], id_masks.read_mask
+
+  def noted(path, *args):
+    read.append(pathlib.Path(path).name)
+    return read_mask(path, *args)
+
+  monkeypatch.setattr(id_masks, "read_mask", noted)
+  assert "a.png' is 300 x 200" in error_of(tmp_path, data)
+  assert read == ["b.png"]
 
 
 def test_eight_bit_and_jpeg_masks_are_refused_when_read_as_well(tmp_path, data):

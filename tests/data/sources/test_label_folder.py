@@ -1,6 +1,7 @@
 """Masks in folders as people have them: every layout, and every way in which files can be wrong."""
 
 import json
+import pathlib
 import shutil
 import struct
 import zlib
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rtune.data.files import label_masks
 from rtune.data.files.label_layouts import LAYOUTS
 from rtune.data.source import LabelSource, PixelCounts
 from rtune.data.sources.coco_labels import CocoLabels
@@ -279,6 +281,20 @@ def test_all_that_is_wrong_is_told_at_once(root):
   assert "above.png' (3, 4, 5, 6)" in text and "is 5 x 2, " in text
   with pytest.raises(DataError, match=r"above\.png': masks with numbers.*: 3, 4, 5, 6\. List them"):
     opened(root, check_images=False, check_masks=0).pixel_counts()
+
+
+def test_a_mask_that_claims_more_pixels_than_its_image_is_not_decoded(root, monkeypatch):
+  first = sorted((root / "masks").glob("*.png"))[0]
+  Image.new("L", (300, 200)).save(first)
+  read, read_mask = [], label_masks.read_mask
+
+  def noted(path, *args):
+    read.append(pathlib.Path(path).name)
+    return read_mask(path, *args)
+
+  monkeypatch.setattr(label_masks, "read_mask", noted)
+  assert f"{first.name}' is 300 x 200" in error_of(root)
+  assert read and first.name not in read
 
 
 def test_masks_that_are_not_looked_at_are_told_when_they_are_read(root):
