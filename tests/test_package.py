@@ -4,10 +4,12 @@ import pathlib
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def modules_after(statement: str) -> set[str]:
@@ -37,3 +39,12 @@ def test_tests_that_ci_names_are_there():
   names = re.findall(r"tests/\S+\.py", (ROOT / ".ci" / "run").read_text())
   assert names
   assert [name for name in names if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extra", sorted(PROJECT["optional-dependencies"]))
+def test_an_extra_can_be_installed(extra):
+  """Asks the package index. jax2onnx wants an older orbax-checkpoint than others do."""
+  command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
+  done = subprocess.run([*command, f"{ROOT}[{extra}]"], capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr[-2000:]

@@ -34,41 +34,11 @@ def imitation(making: Making) -> Programs:
   scored beside the truth, and the extra losses are taken of them: what a policy thinks of wrong
   answers is learned while it costs no samples.
   """
-  task, policy, settings = making.task, making.policy, making.settings
+  task, settings = making.task, making.settings
   mistakes = None
   if settings.mistakes.fn:
     mistakes = functools.partial(resolve(settings.mistakes.fn), task, **settings.mistakes.args)
-  extras = losses.extra_losses(settings)
-  needs = losses.needed(extras)
-
-  def loss_fn(params, part):
-    batch, inputs = part["batch"], seen(task, part["batch"])
-    both = policy.score(params, inputs, part["answers"], part["key"])
-    scored, rest = (jax.tree.map(lambda x, i=i: x[:, i], both) for i in (slice(1), slice(1, None)))
-    aux = {
-      "nll": -jnp.mean(losses.counted(scored)),
-      "alive": jnp.mean(scored.mask),
-      "entropy": jnp.mean(policy.entropy(scored) * scored.mask),
-    }
-    aux |= {name: jnp.mean(value) for name, value in policy.describe(scored).items()}
-    best = None
-    if making.running or "best" in needs:
-      best = follow.best_prediction(task, policy, params, inputs, part["frozen"], batch)
-    if making.running:
-      aux |= {"best": jax.lax.stop_gradient(best)}
-    loss = settings.nll_weight * losses.imitation(scored) if settings.nll_weight else 0.0
-    if extras:
-      actions = part["answers"]
-      if mistakes:
-        scored, actions = rest, jax.tree.map(lambda x: x[:, 1:], actions)
-      offered = {"scored": scored, "policy": policy, "actions": actions}
-      offered |= {"truth": task.truth(batch), "running": part["running"], "best": best}
-      if "predictions" in needs:
-        offered["predictions"] = task.decode(part["frozen"], actions, batch, None)
-      weighted, measured = losses.terms(extras, offered)
-      aux |= weighted | measured
-      loss += sum(weighted.values())
-    return loss, aux
+  loss_fn = _loss(making, mistakes is not None)
 
   @functools.partial(jax.jit, donate_argnums=1, out_shardings=(making.shardings, None))
   def update(frozen, state: State, batch: Batch) -> tuple[State, Metrics]:
@@ -93,3 +63,41 @@ def imitation(making: Making) -> Programs:
     yield "update", update.lower(making.frozen, state, batch)
 
   return Programs(functools.partial(update, making.frozen), lower)
+
+
+def _loss(making: Making, mistaken: bool):
+  """The loss of an update, and what is logged with it: a function of parameters and a part."""
+  task, policy, settings = making.task, making.policy, making.settings
+  extras = losses.extra_losses(settings)
+  needs = losses.needed(extras)
+
+  def loss_fn(params, part):
+    batch, inputs = part["batch"], seen(task, part["batch"])
+    both = policy.score(params, inputs, part["answers"], part["key"])
+    scored, rest = (jax.tree.map(lambda x, i=i: x[:, i], both) for i in (slice(1), slice(1, None)))
+    aux = {
+      "nll": -jnp.mean(losses.counted(scored)),
+      "alive": jnp.mean(scored.mask),
+      "entropy": jnp.mean(policy.entropy(scored) * scored.mask),
+    }
+    aux |= {name: jnp.mean(value) for name, value in policy.describe(scored).items()}
+    best = None
+    if making.running or "best" in needs:
+      best = follow.best_prediction(task, policy, params, inputs, part["frozen"], batch)
+    if making.running:
+      aux |= {"best": jax.lax.stop_gradient(best)}
+    loss = settings.nll_weight * losses.imitation(scored) if settings.nll_weight else 0.0
+    if extras:
+      actions = part["answers"]
+      if mistaken:
+        scored, actions = rest, jax.tree.map(lambda x: x[:, 1:], actions)
+      offered = {"scored": scored, "policy": policy, "actions": actions}
+      offered |= {"truth": task.truth(batch), "running": part["running"], "best": best}
+      if "predictions" in needs:
+        offered["predictions"] = task.decode(part["frozen"], actions, batch, None)
+      weighted, measured = losses.terms(extras, offered)
+      aux |= weighted | measured
+      loss += sum(weighted.values())
+    return loss, aux
+
+  return loss_fn

@@ -138,12 +138,11 @@ def _join(slices: Sequence[Any]) -> Any:
   return jax.tree.map(lambda *x: jnp.stack(x, axis=1).reshape(-1, *x[0].shape[1:]), *slices)
 
 
-def reward_update(making: Making):
-  """The part of a reward step with gradients."""
-  task, policy, settings = making.task, making.policy, making.settings
-  extras = losses.extra_losses(settings)
+def reward_loss(making: Making):
+  """The loss of an update, and what is logged with it: a function of parameters and a part."""
+  task, policy = making.task, making.policy
+  extras = losses.extra_losses(making.settings)
   needs, weights = losses.needed(extras), task.space().weights
-  baseline = named(settings.baseline)
 
   def loss_fn(params, part):
     batch, actions = part["batch"], part["actions"]
@@ -172,6 +171,15 @@ def reward_update(making: Making):
     if making.running:
       aux |= {"best": jax.lax.stop_gradient(best)}
     return sum(terms.values()), aux | {"log_prob": losses.counted(scored)}
+
+  return loss_fn
+
+
+def reward_update(making: Making):
+  """The part of a reward step with gradients."""
+  settings, loss_fn = making.settings, reward_loss(making)
+  needs = losses.needed(losses.extra_losses(settings))
+  baseline = named(settings.baseline)
 
   def update(frozen, state: State, batch, sampled, scores, first: Scores, greedy, reference):
     rewards = scores.reward if scores.credit is None else _credit(scores.credit, sampled)
