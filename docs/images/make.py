@@ -1,6 +1,7 @@
 """What is annotated, imitated and tuned, for a few images of a run: the pictures of the documents.
 
 python docs/images/make.py runs/recall docs/images/detection.png --skip 2
+python docs/images/make.py runs/captions docs/images/captions.png --skip 2 --images 3 --side 400
 
 Of a run that restores pictures: what is given, restored by imitation, and tuned, and the original.
 
@@ -28,6 +29,7 @@ def main() -> None:
   parser.add_argument("picture", help="the PNG to write")
   parser.add_argument("--images", type=int, default=4, help="columns")
   parser.add_argument("--skip", type=int, default=0, help="validation images to leave out first")
+  parser.add_argument("--side", type=int, default=200, help="pixels of a picture, at most")
   parser.add_argument("--passes", type=int, help="of a recursive restorer; default: as in training")
   flags = parser.parse_args()
   models = {phase: rtune.load(flags.workdir, phase, passes=flags.passes) for phase in _TITLES}
@@ -38,7 +40,7 @@ def main() -> None:
   rows = make(models, examples)
   pictures = [picture for row in rows.values() for picture in row]
   captions = [title for title, row in rows.items() for _ in row]
-  found = rtune.gallery(pictures, captions, columns=flags.images, side=200)
+  found = rtune.gallery(pictures, captions, columns=flags.images, side=flags.side)
   found.save(pathlib.Path(flags.picture), optimize=True)
 
 

@@ -26,8 +26,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SECONDS = float(os.environ.get("RTUNE_SOAK_S", "900"))
 LONG = SECONDS >= 7200
 RESUMES = 200 if LONG else 10
-# Each save leaves 35 KB with tensorstore 0.1.86, whose to_json and metrics keep what they make.
-EVAL_EVERY, SAVE_EVERY = 50, 2000
+# Each save leaves 30 KB, which the to_json and the metrics of tensorstore 0.1.86 keep; a run saves
+# every few minutes, and this one takes up to 100 steps a second.
+EVAL_EVERY, SAVE_EVERY = 50, 10_000
 toy_config = resolve(f"{ROOT / 'tests' / 'toys' / 'test_runs.py'}:toy_config")
 # In plain Python and with a limit of time: each call is a thread of its own.
 REWARD = """
