@@ -133,6 +133,7 @@ def test_example_rewards_what_it_says(example):
   assert reward(truth._replace(present=np.zeros(3, bool)), truth)["reward"] == 0
 
 
+@pytest.mark.slow
 def test_example_tunes_a_model(example, tiny_run, tmp_path, quick_compiles):
   config = f"{ROOT}/configs/detection_recall.py:tiny"
   settings = ["reward.steps=3", "reward.optim.warmup_steps=1", "log_every=1", "eval_every=0"]

@@ -78,6 +78,7 @@ def test_timed_segments_are_judged():
   assert rewards_BS[:, 1:].max() < 0.5
 
 
+@pytest.mark.slow
 def test_timed_imitation_learns(quick_compiles):
   made = loop.make_loop(prepare(load_config(TINY)))
   start = np.asarray(made.params["decoder"]["LogitsDense"]["kernel"])
@@ -90,6 +91,7 @@ def test_timed_imitation_learns(quick_compiles):
   assert np.abs(start - state.params["decoder"]["LogitsDense"]["kernel"]).max() > 0
 
 
+@pytest.mark.slow
 def test_timed_tuning_samples_and_scores(quick_compiles):
   made, clock = loop.make_loop(prepare(load_config(TINY))), Clock()
   state, step = loop.tuning(made, clock)

@@ -19,6 +19,8 @@ from rtune.predictions import images
 from rtune.predictions.images import Original, Picture
 from rtune.rewards import quality, structure
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 
 

@@ -16,6 +16,8 @@ from rtune.metrics import pixels as metric
 from rtune.predictions.pixels import Pixels
 from rtune.rewards.pixels import colorfulness as reward
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 # One color of each of the seven sectors of hue, in their order from -180 degrees on.
 HUES = ((30, 170, 190), (60, 150, 230), (60, 90, 220), (220, 40, 90), (220, 100, 50),
         (190, 160, 40), (20, 160, 100))  # fmt: skip

@@ -17,6 +17,8 @@ from rtune.models.encoder_decoder import build
 from rtune.rewards.plain_nets import standardized
 from rtune.store import conv_weights
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 _GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden"
 _SPEC = importlib.util.spec_from_file_location("golden_backbones", _GOLDEN / "backbones.py")
 golden = importlib.util.module_from_spec(_SPEC)

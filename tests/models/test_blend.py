@@ -10,6 +10,8 @@ import pytest
 
 from rtune.models import blend
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 SIZES = [(16, 16), (17, 29), (64, 52), (5, 40), (124, 124), (3, 2)]
 
 

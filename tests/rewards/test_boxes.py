@@ -12,6 +12,8 @@ from rtune.errors import UsageError
 from rtune.predictions.boxes import Boxes
 from rtune.rewards import boxes as reward
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 TEN = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 # What the released code averages once its result keys "reward-0.5", "reward-0.6" ... have collided.
 COLLIDED = (0.5, 0.6, 0.6, 0.7, 0.7, 0.85, 0.85, 0.85, 0.95, 0.95)

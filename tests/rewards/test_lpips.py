@@ -15,6 +15,8 @@ from rtune.errors import DataError, UsageError
 from rtune.predictions.images import Picture
 from rtune.rewards.lpips import lpips, lpips_maps
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 NETS = ("alex", "vgg")
 NEEDS_PACKAGE = pytest.mark.skipif(

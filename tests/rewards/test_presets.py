@@ -12,6 +12,8 @@ from rtune.metrics import boxes as metric
 from rtune.predictions.boxes import Boxes
 from rtune.rewards import presets
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 SLOTS = 5
 visual_rft = jax.jit(presets.visual_rft)
 vlm_r1 = jax.jit(presets.vlm_r1)

@@ -22,6 +22,8 @@ from rtune.rewards import blind, codec, quality, structure
 from rtune.rewards.by_block import Term, judged
 from rtune.rewards.mark import host_options
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 LOW = 4  # the scale of `consistency` here
 
 

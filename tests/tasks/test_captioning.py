@@ -20,6 +20,8 @@ from rtune.tasks.captioning import Captioning
 from rtune.tasks.task import bind, knowledge, load, settings, view
 from rtune.training.scoring import with_known
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 CAPTIONS = (
   ("A dog runs on the grass.", "the dog runs"),
   ("A cat sits.", "a small cat sits on the mat", "the cat"),
