@@ -2,6 +2,7 @@
 
 python docs/images/make.py runs/recall docs/images/detection.png --skip 2
 python docs/images/make.py runs/captions docs/images/captions.png --skip 2 --images 3 --side 400
+python docs/images/make.py runs/panoptic docs/images/panoptic.png --skip 2
 python docs/images/make.py runs/colors docs/images/colorization.png --skip 2
 
 Of a run that restores pictures: what is given, restored by imitation, and tuned, and the original.
