@@ -5,6 +5,7 @@ Dimension key:
 """
 
 import functools
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -40,6 +41,7 @@ class Judged(NamedTuple):
     reward: NaN where it could not be computed or was not asked for.
     numbers: what the policy says of the truth, such as the bits it takes.
     prediction: of the task's type.
+    answer: a digest of the answer's whole numbers; None where it has none, as pictures.
   """
 
   index: int
@@ -48,6 +50,7 @@ class Judged(NamedTuple):
   reward: float
   numbers: Mapping[str, float] = {}
   prediction: Any = None
+  answer: bytes | None = None
 
 
 class Judging(NamedTuple):
@@ -76,21 +79,21 @@ def evaluate(
   predict: Predict,
   source: Source,
   num_examples: int = 0,
-  between: Callable[[], None] = lambda: None,
+  each: Callable[[Judged], None] = lambda one: None,
 ) -> dict[str, float]:
   """The numbers of all metrics, and the mean reward where there is one.
 
   Args:
     predict: (frozen, params, batch) -> (actions, predictions).
     num_examples: how many of the source, from the first on; 0 = all.
-    between: called after each image; what it raises ends the evaluation.
+    each: called with what came out for each image; what it raises ends the evaluation.
   """
   states, rewards, numbers = [metric.init() for metric in judging.metrics], [], []
   for one in judge(judging, params, predict, source, num_examples):
     states = _updated(judging.metrics, states, one)
     rewards.append(one.reward)
     numbers.append(one.numbers)
-    between()
+    each(one)
   states = [processes.gather_objects(state) for state in states]
   values = compute(judging.metrics, states) | _means(processes.gather_objects(numbers))
   rewards = processes.gather_objects(rewards)
@@ -138,6 +141,8 @@ def judge(
       if judging.scoring is not None:
         scores = sharding.local_rows(judging.scoring.score(frozen, actions, inputs).reward)
         rewards = scores[batch.mask, 0].tolist()
+      whole = [x for x in jax.tree.leaves(actions) if x.dtype.kind in "iu"]
+      whole = [sharding.local_rows(x) for x in whole]
       described = judging.describe(frozen, params, inputs) if judging.describe else {}
       described = {name: sharding.local_rows(values) for name, values in described.items()}
       for row, truth in enumerate(batch.truths):
@@ -145,8 +150,13 @@ def judge(
         features = {name: value[row] for name, value in batch.features.items()}
         numbers = {name: float(values[row]) for name, values in described.items()}
         shown = record(one, features, truth)
-        yield Judged(int(batch.indices[row]), shown, truth, rewards[row], numbers, one)
+        answer = _digest([x[row] for x in whole]) if whole else None
+        yield Judged(int(batch.indices[row]), shown, truth, rewards[row], numbers, one, answer)
       progress.update(min(total, int(batch.indices[-1]) + 1))
+
+
+def _digest(parts: Sequence[np.ndarray]) -> bytes:
+  return hashlib.blake2b(b"".join(x.tobytes() for x in parts), digest_size=16).digest()
 
 
 def batches(

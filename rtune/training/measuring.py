@@ -5,10 +5,12 @@ from collections.abc import Callable
 
 from rtune.data.unreadable import left_out
 from rtune.display.clock import Clock
-from rtune.training.evaluation import Judging, evaluate, scoring_of
+from rtune.training.evaluated import TUNING
+from rtune.training.evaluation import Judged, Judging, evaluate, scoring_of
 from rtune.training.phases import Phase
 from rtune.training.predicting import truth_described
 from rtune.training.setup import Setup, metrics_of
+from rtune.training.signs import tell_one_answer
 
 _DATA = {"val": "the validation data"}  # what messages call it
 
@@ -35,13 +37,21 @@ def measuring(
   def measure(
     params, num_examples: int = 0, between: Callable[[], None] = lambda: None
   ) -> dict[str, float]:
-    values = {}
+    values, answers = {}, []
+
+    def each(one: Judged) -> None:
+      answers.append(one.answer)
+      between()
+
     own = judging._replace(frozen=phase.learns.frozen(setup.frozen, params))
     with clock("eval"):
       for name, source in {"val": setup.val, **setup.splits}.items():
         given = setup.config.data, _DATA.get(name, f"data.splits.{name}"), source, folder
         own = own._replace(unreadable=left_out(*given))
-        found = evaluate(own, params, predict, source, num_examples, between)
+        answers.clear()
+        found = evaluate(own, params, predict, source, num_examples, each)
+        if phase.name in TUNING:
+          tell_one_answer(phase.name, folder, given[1], answers)
         values |= {f"{name}/{key}{suffix}": value for key, value in found.items()}
     return values
 

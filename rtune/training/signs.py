@@ -11,6 +11,7 @@ _FALLEN = 0.05  # of its first value: then the entropy is as good as gone
 _LEAST_ENTROPY = 0.05  # nats a decision, below which a policy was sure from the start
 _SHORT = 0.25  # of their first length: then answers leave out most of what they said
 _ALIKE = 1.05  # different answers an image, on average: as good as one
+_ENOUGH = 10  # images, of which fewer may well deserve the same answer
 
 
 class Signs:
@@ -82,3 +83,25 @@ class Signs:
 def since(folder: pathlib.Path, start: int) -> list[logs.Row]:
   """The lines of the log after step `start`."""
   return [row for row in logs.read_metrics(folder) if row["step"] > start]
+
+
+def tell_one_answer(
+  phase: str, folder: pathlib.Path, data: str, answers: Sequence[bytes | None]
+) -> None:
+  """Warns where every image of an evaluation got the same answer, once in a workdir.
+
+  For phases that tune: samples may still differ then, and rewards rise, by the one answer that is
+  worth most where nothing is seen of an image. Imitation begins there, too, and goes on.
+
+  Args:
+    data: what messages call it.
+    answers: a digest of each image's; None where answers are of real numbers.
+  """
+  if len(answers) < _ENOUGH or len({*answers}) > 1 or answers[0] is None:
+    return
+  console.warn_once(
+    f"{phase} {folder} {data} one answer",
+    f"{phase}: all {len(answers)} images of {data} got the same answer. The model does not look at "
+    "them, or one answer wins the reward: imitate longer, on more images or on a pretrained "
+    "backbone, before tuning, or raise reward.kl.",
+  )

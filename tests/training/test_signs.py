@@ -3,7 +3,7 @@
 import pytest
 
 from rtune.display import console, logs
-from rtune.training.signs import Signs, since
+from rtune.training.signs import Signs, since, tell_one_answer
 
 
 @pytest.fixture(autouse=True)
@@ -67,3 +67,19 @@ def test_a_resumed_run_compares_with_its_first_line(tmp_path, capsys):
   assert told(capsys, line(entropy=0.3, length=5.0), before=before) == []
   both = told(capsys, line(entropy=0.05, length=2.0), before=before)
   assert len(both) == 2 and "12 at first" in both[0] and "from 2 to 0.05" in both[1]
+
+
+def test_one_answer_for_all_images_is_told_once_in_a_workdir(capsys, tmp_path):
+  for folder in (tmp_path / "one", tmp_path / "one", tmp_path / "other"):
+    tell_one_answer("reward", folder, "the validation data", [b"same"] * 10)
+  told = capsys.readouterr().err.splitlines()
+  assert len(told) == 2
+  assert told[0].startswith("warning: reward: all 10 images of the validation data got the same")
+
+
+@pytest.mark.parametrize(
+  "answers", [[b"same"] * 9, [b"same"] * 20 + [b"other"], [None] * 20, []], ids=str
+)
+def test_few_images_other_answers_and_real_numbers_are_fine(capsys, tmp_path, answers):
+  tell_one_answer("reward", tmp_path, "the validation data", answers)
+  assert capsys.readouterr().err == ""

@@ -399,10 +399,11 @@ def test_a_policy_that_collapses_is_told(tmp_path, capsys):
   assert "all samples of an image are the same answer" in told
   assert "the entropy has fallen from" in told
   assert "all answers end at their first decision" in told
+  assert told.count("images of the validation data got the same answer") == 1
 
 
 def test_a_sound_run_is_told_nothing(tmp_path, capsys):
-  loop.run(config_of(reward__steps=20), str(tmp_path / "run"))
+  loop.run(config_of(mle__steps=100, reward__steps=20), str(tmp_path / "run"))
   assert "warning" not in capsys.readouterr().err
 
 
