@@ -64,6 +64,22 @@ def quick_compiles():
     yield
 
 
+@pytest.fixture
+def compiled():
+  """Seconds of each compilation from here on, as they come."""
+  import jax
+
+  found = []
+
+  def listen(event, seconds, **_):
+    if event == "/jax/core/compile/backend_compile_duration":
+      found.append(seconds)
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  yield found
+  jax.monitoring.unregister_event_duration_listener(listen)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> pathlib.Path:
   """The folder of real images and annotations; tests that need it skip where it is absent."""

@@ -246,7 +246,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(run, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_imitation_takes_the_code_model_as_an_argument(run):
+def test_imitation_takes_the_code_model_as_an_argument(run, compiled):
   """Another code model gives other targets; nothing is compiled for it."""
   restored = restore.restore(run)
   predict = evaluation.predictor(restored)(phase_of("mle"))
@@ -254,8 +254,9 @@ def test_imitation_takes_the_code_model_as_an_argument(run):
   batch = batch_of()
   predict(restored.frozen, params, batch)
   moved = jax.tree.map(lambda x: x + 1e-3, restored.frozen)
+  compiled.clear()
   predict(moved, params, batch)
-  assert predict._cache_size() == 1
+  assert compiled == []
   settings = config.Imitate(batch_size=8)
   making = made_of(restored.task, restored.policy, settings, 0, restored.frozen)
   step = imitation(making).step

@@ -230,14 +230,14 @@ def test_too_many_calls_that_hang_end_the_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("later, refused", [("{}", False), ("{'new': 1.0}", True)])
-def test_names_of_parts_that_change_compile_nothing_anew(tmp_path, later, refused):
+def test_names_of_parts_that_change_compile_nothing_anew(tmp_path, compiled, later, refused):
   """From the second step on: a part that is left out is no number, a new one ends the run."""
   body = (
     "calls.append(1)\n"
     f"parts = {later} if len(calls) > {1 + 3 * 16} else {{'old': 1.0}}\n"  # trial and three steps
     "return {'reward': float(len(calls) % 3), **parts}"
   )
-  compiled, at_step = [], []
+  at_step = []
 
   class Steps(loop.Progress):
     """Notes what is compiled."""
@@ -250,23 +250,15 @@ def test_names_of_parts_that_change_compile_nothing_anew(tmp_path, later, refuse
   changes |= {"reward__num_samples": 2, "reward__batch_size": 8, "reward__steps": 8}
   config = config_of(**changes, **mle_of(tmp_path))
 
-  def listen(event, seconds, **_):
-    if event.endswith("backend_compile_duration"):
-      compiled.append(event)
-
-  jax.monitoring.register_event_duration_secs_listener(listen)
-  try:
-    with pytest.MonkeyPatch.context() as patch:
-      patch.setattr(loop, "Progress", Steps)
-      if refused:
-        with pytest.raises(UsageError, match=r"mine\.py:reward returned a part 'new'") as caught:
-          loop.run(config, str(tmp_path / "run"))
-        assert "\n" not in str(caught.value) and len(at_step) == 3
-      else:
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(loop, "Progress", Steps)
+    if refused:
+      with pytest.raises(UsageError, match=r"mine\.py:reward returned a part 'new'") as caught:
         loop.run(config, str(tmp_path / "run"))
-        assert len(at_step) == 8
-  finally:
-    jax.monitoring.unregister_event_duration_listener(listen)
+      assert "\n" not in str(caught.value) and len(at_step) == 3
+    else:
+      loop.run(config, str(tmp_path / "run"))
+      assert len(at_step) == 8
   assert at_step[1:] == at_step[1:2] * len(at_step[1:])
 
 
