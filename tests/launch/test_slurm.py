@@ -133,6 +133,15 @@ def state(cluster, job: str) -> str:
   return shown["JobState"]
 
 
+def await_state(cluster, job: str, wanted: str, seconds: float) -> None:
+  """Says what SLURM thinks of the job and of its nodes where it does not get there."""
+  try:
+    await_that(lambda: state(cluster, job) == wanted, seconds)
+  except AssertionError as error:
+    seen = cluster("scontrol", "show", "job", job), cluster("sinfo", "-R"), cluster("sinfo", "-N")
+    raise AssertionError("\n".join([f"{job} is not {wanted}: {error}", *seen])) from error
+
+
 def weights(folder: pathlib.Path) -> dict[str, np.ndarray]:
   return safetensors.numpy.load_file(run_files.weights_path(folder, "mle"))
 
@@ -140,17 +149,17 @@ def weights(folder: pathlib.Path) -> dict[str, np.ndarray]:
 def test_a_preempted_job_is_queued_again_and_ends_with_the_same_weights(cluster, tmp_path):
   whole, parted = tmp_path / "whole", tmp_path / "parted"
   first = submit(cluster, whole)
-  await_that(lambda: state(cluster, first) == "COMPLETED", 400)
+  await_state(cluster, first, "COMPLETED", 400)
   second = submit(cluster, parted)
   log = parted / "metrics.jsonl"
   await_that(lambda: log.is_file() and len(log.read_text().splitlines()) > 3, 300)
   cluster("scancel", f"--signal={signal.SIGTERM.name.removeprefix('SIG')}", second)
-  await_that(lambda: state(cluster, second) == "PENDING", 120)
+  await_state(cluster, second, "PENDING", 120)
   assert "mle step" in pathlib.Path(f"{parted}.out").read_text()
   assert not run_files.weights_path(parted, "mle").exists()
   # SLURM lets a job rest for two minutes.
   cluster("scontrol", "update", f"JobId={second}", "StartTime=now")
-  await_that(lambda: state(cluster, second) == "COMPLETED", 400)
+  await_state(cluster, second, "COMPLETED", 400)
   one, other = weights(whole), weights(parted)
   for name, value in one.items():
     np.testing.assert_array_equal(value, other[name], err_msg=name)
