@@ -210,6 +210,7 @@ class Detection:
       source=CocoDetection,
       metrics=("rtune.metrics.boxes:coco_boxes",),
       served=Served("fit", (self.image_size,) * 2, _READ, {"classes": self.classes}),
+      content=_content,
     )
 
   @property
@@ -241,6 +242,12 @@ class Detection:
     from rtune.display.draw import draw_boxes
 
     return draw_boxes(image, record["boxes"], record["labels"], record.get("scores"), self.classes)
+
+
+def _content(prediction: Boxes) -> tuple[np.ndarray, ...]:
+  """The boxes that are drawn; malformed ones are tokens too, and differ without a trace."""
+  boxes, labels, present, _ = (np.asarray(x) for x in prediction)
+  return boxes[present], labels[present]
 
 
 def _unlabeled(image: np.ndarray, image_id: int) -> Example:

@@ -123,6 +123,8 @@ class View(NamedTuple):
     metrics: names of the metrics that a task is judged by unless the config names others.
     own_size: whether images are evaluated each in its own size: those of a user come one by one.
     served: how an exported model is fed and read.
+    content: prediction -> arrays, equal where two answers show the same, however sure they are;
+      None: answers are compared by their whole numbers.
   """
 
   record: Callable[[Any, Features, Example], Record] = _record
@@ -138,6 +140,7 @@ class View(NamedTuple):
   metrics: tuple[str, ...] = ()
   own_size: bool = False
   served: Served | None = None
+  content: Callable[[Any], tuple[np.ndarray, ...]] | None = None
 
 
 def _knows_nothing(names: Collection[str]) -> Mapping[str, Any]:

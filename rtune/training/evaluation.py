@@ -41,7 +41,7 @@ class Judged(NamedTuple):
     reward: NaN where it could not be computed or was not asked for.
     numbers: what the policy says of the truth, such as the bits it takes.
     prediction: of the task's type.
-    answer: a digest of the answer's whole numbers; None where it has none, as pictures.
+    answer: a digest of what the answer shows; None where it has no whole numbers, as pictures.
   """
 
   index: int
@@ -131,7 +131,7 @@ def judge(
   """Predictions of a split one by one, in its order; of several processes each yields its own."""
   total = min(len(source), num_examples or len(source))
   params, frozen = sharding.gather(params, judging.mesh), judging.frozen
-  record = view(judging.task).record
+  record, content = view(judging.task).record, view(judging.task).content
   with Progress(total, "evaluate", "image", images_per_unit=1) as progress:
     given = judging.data, judging.task, judging.mesh
     for batch, inputs in batches(*given, source, num_examples, judging.unreadable):
@@ -150,7 +150,8 @@ def judge(
         features = {name: value[row] for name, value in batch.features.items()}
         numbers = {name: float(values[row]) for name, values in described.items()}
         shown = record(one, features, truth)
-        answer = _digest([x[row] for x in whole]) if whole else None
+        says = content(one) if content else [x[row] for x in whole]
+        answer = _digest(says) if len(says) else None
         yield Judged(int(batch.indices[row]), shown, truth, rewards[row], numbers, one, answer)
       progress.update(min(total, int(batch.indices[-1]) + 1))
 

@@ -157,6 +157,17 @@ def test_malformed_is_not_a_box(malformed, name):
   assert malformed.scores[row, 1] == 0
 
 
+def test_answers_show_the_same_whatever_their_malformed_boxes_say():
+  """As on the raccoons, where each image got the same box and others without area behind it."""
+  found = decode([GOOD + tokens for tokens in MALFORMED.values()] + [GOOD[:4] + [14, 2] + [0] * 6])
+  shown = [
+    [part.tobytes() for part in view(SMALL).content(jax.tree.map(lambda x, row=row: x[row], found))]
+    for row in range(len(MALFORMED) + 1)
+  ]
+  assert all(one == shown[0] for one in shown[:-1])
+  assert shown[-1] != shown[0]
+
+
 def test_nothing_counts_after_the_end():
   end_with_box_behind = [0, 5, 8, 10, 15, 2]
   got = decode([GOOD + end_with_box_behind + GOOD, end_with_box_behind + GOOD * 2, GOOD * 3])
