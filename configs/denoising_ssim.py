@@ -1,20 +1,23 @@
-"""Denoising tuned for SSIM: a network learns to restore, then how much of its detail to keep.
+"""Denoising tuned for SSIM: a network learns to restore with L1, then what SSIM pays for.
 
   python -m rtune.main --config configs/denoising_ssim.py --workdir runs/denoising
 
-What tuning is compared with, from the same imitation: more of the same, the best gains that are
-the same for all pictures, and the gradient of the reward itself, which SSIM has:
+What tuning is compared with, from the same imitation: more of the same, and the gradient of the
+reward itself, which SSIM has:
 
   python -m rtune.main --config configs/denoising_ssim.py:control --workdir runs/control
     --config.init_from=runs/denoising
 
-Imitation is L1 of the restored picture. What is sampled in tuning are gains, four for each block of
-8 x 8 pixels: how much of each band of what the network has changed stays. Credit is by block.
+What is sampled in tuning are pixels around the restored picture, 64 times for one pass of the
+network, in mirrored pairs. Credit is by block of 4 x 4 pixels.
 
 Variants (after a colon):
   control    as many steps of more imitation as tuning would take
-  constant   one gain for each band, the same for all blocks of all pictures: the best ones
-  exact      the gradient of the mean gains' reward in place of samples: the ceiling
+  exact      the gradient of the restored picture's reward in place of samples: the ceiling
+  gains      the network stays as it is; what is sampled is how much of each band of detail that it
+             has changed stays, four numbers for each block of 8 x 8 pixels:
+             --config.warm_start=runs/denoising/weights/mle.safetensors
+  constant   as gains, the same four numbers for all blocks of all pictures: the best ones
   lpips      tuned for LPIPS: pip install 'rtune[lpips]'
   folder     your own clean pictures in a folder, or a list of files; they are corrupted:
              --config.data.train.args.annotations=photos --config.data.val.args.annotations=photos
@@ -38,8 +41,8 @@ def get_config(variant: str | None = None) -> ConfigDict:
   """The embedded run, or one of VARIANTS."""
   config = configs.default()
   config.task.fn = "rtune.tasks.restoration:Restoration"
-  config.policy.fn = "rtune.policies.gains:gains"
-  config.reward.update(fn="rtune.rewards.structure:ssim", args={"grid": 8})
+  config.policy.fn = "rtune.policies.gaussian:gaussian"
+  config.reward.update(fn="rtune.rewards.structure:ssim", args={"grid": 4})
   embedded(config)
   return variants.apply(config, variant, _CHANGES)
 
@@ -53,14 +56,15 @@ def embedded(config: ConfigDict) -> None:
     "eval_corruptions": tuple((noise(level),) for level in _LEVELS),
   }
   network = {"fn": "rtune.models.rdunet:rdunet", "args": {"filters": 16}}
-  config.policy.args = {"network": network, "block": 8}
+  config.policy.args = {"network": network, "block": 4, "likelihood": "laplace"}
+  config.policy.args.update(scale=0.01, antithetic=True)
   scenes = {"size": 64, "gray": True}
   variants.scenes(config, "rtune.data.scenes.clean:CleanScenes", 300, scenes)
   config.data.eval_batch_size = 50
   config.mle.update(steps=3000, batch_size=8)
   config.mle.optim.update(name="adam", lr=1e-3, warmup_steps=100)
-  config.reward.update(steps=800, batch_size=8, num_samples=8)
-  config.reward.optim.update(name="adam", lr=1e-3, warmup_steps=20, schedule="cosine")
+  config.reward.update(steps=800, batch_size=8, num_samples=64)
+  config.reward.optim.update(name="adam", lr=3e-4, warmup_steps=20, schedule="cosine")
   variants.control_steps(config)
   config.eval_every = 1000
   config.eval_examples = 60
@@ -72,7 +76,7 @@ def noise(sigma) -> dict:
 
 
 def exact(config: ConfigDict) -> None:
-  """The reward's own gradient. Only the head of the gains learns, as in tuning."""
+  """The reward's own gradient, with the steps and learning rates of tuning."""
   variants.control(config)
   config.control.optim.update(config.reward.optim)
   config.control.nll_weight = 0.0
@@ -81,8 +85,19 @@ def exact(config: ConfigDict) -> None:
   config.control.losses = (loss,)
 
 
+def gains(config: ConfigDict) -> None:
+  """Few decisions: a head learns what to keep of what a network, which stays, has changed."""
+  config.policy.fn = "rtune.policies.gains:gains"
+  config.policy.args = {"network": config.policy.args.network, "block": 8}
+  config.reward.args.grid = 8
+  config.reward.num_samples = 8
+  config.reward.optim.lr = 1e-3
+  config.mle.steps = 0  # it starts from what was imitated, see above
+
+
 def constant(config: ConfigDict) -> None:
   """The best constant answer: four numbers, found by the reward's own gradient."""
+  gains(config)
   exact(config)
   config.policy.args.head = "constant"
   config.control.optim.lr = 1e-2
@@ -148,8 +163,9 @@ def tiny(config: ConfigDict) -> None:
 
 _CHANGES = {
   "control": variants.control,
-  "constant": constant,
   "exact": exact,
+  "gains": gains,
+  "constant": constant,
   "lpips": lpips,
   "folder": folder,
   "coco_json": coco_json,

@@ -50,15 +50,10 @@ def embedded(config: ConfigDict) -> None:
 
 def coco_json(config: ConfigDict) -> None:
   """Photographs at 160 px, eight views of each, on features of a VGG16 that stays as it is."""
-  config.task.args = {"image_size": 160, "max_boxes": 40, "place": 8}
+  config.task.args = {"max_boxes": 40, "place": 8}
   config.task.args.update(scale_min=0.8, scale_max=1.6, color_jitter=0.2)
-  config.model.encoder.update(backbone="vgg16", patch_size=8, conv_stem=False)
-  config.model.encoder.update(width=128, depth=1, num_heads=4, mlp_dim=256)
+  variants.on_backbone(config, patch_size=8)
   config.policy.args.head_width = 128
-  config.encoder_init = "imagenet:vgg16"
-  config.data.views = 8
-  for phase in (config.mle, config.control, config.reward):
-    phase.optim.lr_multipliers = (("encoder/backbone/.*", 0.0),)
   config.data.eval_batch_size = 32
   config.mle.update(steps=1000, batch_size=16)
   config.mle.optim.weight_decay = 1e-4

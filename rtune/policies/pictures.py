@@ -7,6 +7,7 @@ Dimension key:
   T: blocks of a grid, row by row
 """
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -36,6 +37,19 @@ def check_choice(choices: tuple[str, ...], **values: str) -> None:
   for name, value in values.items():
     if value not in choices:
       raise UsageError(f"{PATH}.{name} is {value!r}; it must be one of {choices}.")
+
+
+def drawn(
+  key: Array, mean: Float[Array, "b h w k"], samples: int, antithetic: bool
+) -> Float[Array, "b s h w k"]:
+  """Standard normal numbers; antithetic: sample 2i + 1 has those of sample 2i, negated."""
+  batch, *rest = mean.shape
+  if not antithetic:
+    return jax.random.normal(key, (batch, samples, *rest))
+  pairs = (samples + 1) // 2
+  noise = jax.random.normal(key, (batch, pairs, *rest))
+  both = jnp.stack([noise, -noise], axis=2)
+  return both.reshape(batch, 2 * pairs, *rest)[:, :samples]
 
 
 def grid(height: int, width: int, block: int) -> tuple[int, int]:
