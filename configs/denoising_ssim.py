@@ -64,7 +64,7 @@ def embedded(config: ConfigDict) -> None:
   config.mle.update(steps=3000, batch_size=8)
   config.mle.optim.update(name="adam", lr=1e-3, warmup_steps=100)
   config.reward.update(steps=800, batch_size=8, num_samples=64)
-  config.reward.optim.update(name="adam", lr=3e-4, warmup_steps=20, schedule="cosine")
+  config.reward.optim.update(name="adam", lr=6e-4, warmup_steps=20, schedule="cosine")
   variants.control_steps(config)
   config.eval_every = 1000
   config.eval_examples = 60

@@ -97,10 +97,14 @@ def _stays(setup: Setup, phase: Phase, params: Any) -> bool:
 
 
 def _digest(setup: Setup, params: Any) -> str:
-  """Differs where features would: the backbone, what it is shown, and in which views."""
+  """Differs where features would: the backbone, what it is shown, and in which views.
+
+  Not with what else a model is made of, so that runs of several sizes share what takes minutes.
+  """
   config, path = setup.config, setup.policy.backbone.path
-  tree = configs.as_json(config)
-  said = [tree[key] for key in ("task", "policy", "model", "seed")]
+  tree, model = configs.as_json(config), config.model
+  said = [tree["task"], tree["policy"]["fn"], tree["seed"]]
+  said += [model.encoder.backbone, model.encoder.patch_size, model.dtype]
   said += [tree["data"][key] for key in ("train", "views")] + [len(setup.train)]
   digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
   for name, leaf in sorted(weights.flatten(params).items()):

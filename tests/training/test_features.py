@@ -116,6 +116,21 @@ def test_features_of_other_images_are_computed_again(tmp_path, capsys):
   assert file.read_bytes() == right
 
 
+def test_models_of_other_sizes_share_features(tmp_path, capsys):
+  opened(config_of(), tmp_path)
+  files = files_of(tmp_path)
+  config = config_of()
+  sizes = dataclasses.replace(config.model.decoder, dropout=0.2, width=48)
+  model = dataclasses.replace(config.model, decoder=sizes)
+  capsys.readouterr()
+  opened(dataclasses.replace(config, model=model), tmp_path)
+  assert files_of(tmp_path) == files and "kept for later" not in capsys.readouterr().err
+  encoder = dataclasses.replace(config.model.encoder, patch_size=16)
+  model = dataclasses.replace(config.model, encoder=encoder)
+  opened(dataclasses.replace(config, model=model), tmp_path)
+  assert len(files_of(tmp_path)) == 2
+
+
 def test_a_stop_keeps_what_is_computed(tmp_path):
   whole, parts, stop = tmp_path / "whole", tmp_path / "parts", StopRequest()
   opened(config_of(), whole)
