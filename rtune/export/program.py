@@ -22,6 +22,7 @@ from rtune.tasks.task import Features, Served, view
 from rtune.training.phases import phase_of
 
 IMAGE = "image"  # the feature that is the model's input
+MADE = "made_image"  # what a field of predictions is called that has the same name
 _ANY = (61, 97)  # height and width of an image that no canvas has
 
 
@@ -29,8 +30,8 @@ class Program(NamedTuple):
   """What is exported.
 
   Attributes:
-    call: image [B, H, W, C] -> {name: array [B, ...]}, the fields of the task's prediction. jit,
-      with the weights inside.
+    call: image [B, H, W, C] -> {name: array [B, ...]}, the fields of the task's prediction, jit
+      with the weights inside. A field named as the input is called `MADE`: ONNX wants two names.
     image: shape of one image and dtype, as `call` takes it.
     outputs: those of one prediction.
   """
@@ -89,10 +90,17 @@ def _answers(model: Model) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
   def answers(batch: Mapping[str, Any]) -> dict[str, Any]:
     given = jax.tree.map(jnp.asarray, (frozen, params))
     _, predictions = predict(*given, batch)
-    leaves = jax.tree_util.tree_leaves_with_path(predictions)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    return named(predictions)
 
   return answers
+
+
+def named(predictions: Any) -> dict[str, Any]:
+  """The arrays of predictions, by the names that a file has for them."""
+  leaves = jax.tree_util.tree_leaves_with_path(predictions)
+  names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+  names = [MADE if name == IMAGE else name for name in names]
+  return {name: leaf for name, (_, leaf) in zip(names, leaves, strict=True)}
 
 
 def _check_inputs(whole: Callable[..., Any], first: Features, second: Features) -> None:

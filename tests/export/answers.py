@@ -62,8 +62,8 @@ def assert_same(found, answers):
 def fields_of(answers) -> dict[str, np.ndarray]:
   """The arrays of predictions, stacked, by the names that a file has for them."""
   stacked = jax.tree.map(lambda *x: np.stack(x), *[answer.prediction for answer in answers])
-  leaves = jax.tree_util.tree_leaves_with_path(stacked)
-  return {jax.tree_util.keystr(path, simple=True): leaf for path, leaf in leaves}
+  fields = {name: value for name, value in stacked._asdict().items() if value is not None}
+  return {{"image": "made_image"}.get(name, name): value for name, value in fields.items()}
 
 
 def assert_close(values, wanted):
