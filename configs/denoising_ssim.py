@@ -42,7 +42,8 @@ def get_config(variant: str | None = None) -> ConfigDict:
   config = configs.default()
   config.task.fn = "rtune.tasks.restoration:Restoration"
   config.policy.fn = "rtune.policies.gaussian:gaussian"
-  config.reward.update(fn="rtune.rewards.structure:ssim", args={"grid": 4})
+  # Without the edges' own windows nothing would be paid for the pixels there, which then drift.
+  config.reward.update(fn="rtune.rewards.structure:ssim", args={"grid": 4, "edges": True})
   embedded(config)
   return variants.apply(config, variant, _CHANGES)
 
@@ -80,7 +81,8 @@ def exact(config: ConfigDict) -> None:
   variants.control(config)
   config.control.optim.update(config.reward.optim)
   config.control.nll_weight = 0.0
-  reward = {"reward": config.reward.fn, "args": {}}
+  args = {name: value for name, value in config.reward.args.items() if name != "grid"}
+  reward = {"reward": config.reward.fn, "args": args}
   loss = {"fn": "rtune.training.losses:reward_of_best", "args": reward, "weight": 1.0}
   config.control.losses = (loss,)
 
@@ -106,6 +108,7 @@ def constant(config: ConfigDict) -> None:
 def lpips(config: ConfigDict) -> None:
   """How different pictures look to a network that was trained on photographs."""
   config.reward.fn = "rtune.rewards.lpips:lpips"
+  config.reward.args = {"grid": 4}
   measures = ("PSNR", "PSNR_float", "SSIM", "GMSD", "UQI", "LPIPS")
   restoring = {"fn": "rtune.metrics.pictures:restoring", "args": {"measures": measures}}
   config.metrics = (restoring,)
