@@ -25,13 +25,7 @@ _WORDS = {
 }
 _COMPARE_SIBLINGS = ("leave_one_out", "paper", "group_mean")
 _AT_LEAST_ONE = (
-  *(
-    "reward.num_samples",
-    "reward.updates",
-    "reward.overlap",
-    "data.eval_batch_size",
-    "data.threads",
-  ),
+  *("reward.num_samples", "reward.overlap", "data.eval_batch_size", "data.threads"),
   *(f"actor_critic.{key}" for key in ("num_samples", "capacity", "replayed")),
   *(f"actor_critic.{key}" for key in ("critic_updates", "critic_width")),
   *("log_every", "checkpoints.every", "checkpoints.keep_last", "max_bad_steps", "eval_beam"),

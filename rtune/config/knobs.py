@@ -138,8 +138,6 @@ class Reward:
   batch_size: int = 64  # images a step, over all devices
   num_samples: int = 4  # answers drawn for each image
   accumulate: int = 1  # splits the update of a batch into this many parts
-  updates: int = 1  # with the samples of a step; from the second on ratios are clipped (PPO)
-  clip: float = 0.2  # how far the ratio of probabilities to those sampled with may pay
   resample: int = 0  # times that an image whose samples all score alike may draw again
   baseline: str = "leave_one_out"  # or "paper", "group_mean", "greedy", "batch", "none", or code
   normalize: bool = False  # divide advantages by the deviation of the image's rewards

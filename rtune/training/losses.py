@@ -58,57 +58,20 @@ def reinforce(
     advantages: of whole answers [B, S], or of each decision [B, S, T].
     weights: of each decision; (): all 1.
   """
-  log_prob_BST = _weighted(counted(scored), weights)
+  log_prob_BST = counted(scored)
+  if len(weights) not in (0, log_prob_BST.shape[-1]):
+    raise UsageError(
+      f"The task's space has {len(weights)} weights for {log_prob_BST.shape[-1]} decisions; give "
+      "one for each, or none."
+    )
+  if len(weights):
+    log_prob_BST = log_prob_BST * jnp.asarray(weights, log_prob_BST.dtype)[None, None]
   advantages = jax.lax.stop_gradient(advantages)
   if advantages.ndim == 2:
     weighted_BS = advantages * jnp.sum(log_prob_BST, axis=-1)
   else:
     weighted_BS = jnp.sum(advantages * log_prob_BST, axis=-1)
   return -jnp.mean(weighted_BS) / log_prob_BST.shape[-1]
-
-
-def _weighted(values_BST: Float[Array, "b s t"], weights: Sequence[float]) -> Array:
-  if len(weights) not in (0, values_BST.shape[-1]):
-    raise UsageError(
-      f"The task's space has {len(weights)} weights for {values_BST.shape[-1]} decisions; give "
-      "one for each, or none."
-    )
-  if not len(weights):
-    return values_BST
-  return values_BST * jnp.asarray(weights, values_BST.dtype)[None, None]
-
-
-def clipped(
-  scored: Scored,
-  advantages: Float[Array, "b s *t"],
-  sampled_log_prob: Float[Array, "b s t"],
-  clip: float,
-  weights: Sequence[float] = (),
-) -> Float[Array, ""]:
-  """The loss of PPO (1707.06347, equation 7), for updates with samples of a policy before them.
-
-  Each decision has its ratio of probabilities, now to when it was sampled. In the first update it
-  is 1, and the gradient that of `reinforce`, whose arguments are the same. A decision that has
-  moved by more than `clip` in the direction in which it is paid gets no gradient.
-  """
-  before_BST = jax.lax.stop_gradient(jnp.where(scored.mask > 0, sampled_log_prob, 0.0))
-  ratio_BST = jnp.exp(counted(scored) - before_BST)
-  paid = jax.lax.stop_gradient(advantages)
-  paid_BST = paid[..., None] if paid.ndim == 2 else paid
-  least_BST = jnp.minimum(
-    ratio_BST * paid_BST, jnp.clip(ratio_BST, 1.0 - clip, 1.0 + clip) * paid_BST
-  )
-  weighted_BST = _weighted(jnp.where(scored.mask > 0, least_BST, 0.0), weights)
-  return -jnp.mean(weighted_BST)
-
-
-def clipped_share(
-  scored: Scored, sampled_log_prob: Float[Array, "b s t"], clip: float
-) -> Float[Array, ""]:
-  """Decisions whose ratio lies outside of what `clip` allows, of those that count."""
-  counts = scored.mask > 0
-  far = jnp.abs(jnp.exp(scored.log_prob - sampled_log_prob) - 1.0) > clip
-  return jnp.sum(far & counts) / jnp.maximum(jnp.sum(counts), 1)
 
 
 def kl(scored: Scored, policy: Policy, reference: Scored) -> Float[Array, ""]:

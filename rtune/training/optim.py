@@ -25,14 +25,13 @@ Schedule = Callable[[int | Int[Array, ""]], np.floating | Float[Array, ""]]
 
 
 def make_optimizer(
-  config: Optim, total_steps: int, params: PyTree, key: str = "optim", updates: int = 1
+  config: Optim, total_steps: int, params: PyTree, key: str = "optim"
 ) -> tuple[optax.GradientTransformation, Schedule]:
   """Build the update rule of one phase.
 
   Args:
     config: the settings; `key` is what error messages call them.
-    total_steps: steps of the phase; the schedule ends there.
-    updates: of one step.
+    total_steps: updates in the phase; the schedule ends there.
     params: the parameters, or their shapes; only names and structure are read.
 
   Returns:
@@ -61,7 +60,7 @@ def make_optimizer(
     )
     if config.weight_decay
     else optax.identity(),
-    optax.scale_by_schedule(lambda update: factor(update // updates)),
+    optax.scale_by_schedule(factor),
     optax.scale(-1.0),
   )
   if not all(jax.tree.leaves(trained)):

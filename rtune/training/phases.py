@@ -167,11 +167,7 @@ def assemble(
   """
   settings, learns = getattr(config, phase.name), phase.learns
   optimizer, learning_rate = make_optimizer(
-    settings.optim,
-    settings.steps,
-    learns.trained(params),
-    f"{phase.name}.optim",
-    getattr(settings, "updates", 1),
+    settings.optim, settings.steps, learns.trained(params), f"{phase.name}.optim"
   )
 
   running = running_of(settings, task)

@@ -140,8 +140,8 @@ def _join(slices: Sequence[Any]) -> Any:
 
 def reward_loss(making: Making):
   """The loss of an update, and what is logged with it: a function of parameters and a part."""
-  task, policy, settings = making.task, making.policy, making.settings
-  extras = losses.extra_losses(settings)
+  task, policy = making.task, making.policy
+  extras = losses.extra_losses(making.settings)
   needs, weights = losses.needed(extras), task.space().weights
 
   def loss_fn(params, part):
@@ -161,14 +161,10 @@ def reward_loss(making: Making):
     if making.running or "best" in needs:
       best = follow.best_prediction(task, policy, params, inputs, part["frozen"], batch)
       offered["best"] = best
-    terms, shares = {"reinforce": losses.reinforce(scored, part["advantages"], weights)}, {}
-    if settings.updates > 1:
-      before, clip = part["log_prob"], settings.clip
-      terms = {"reinforce": losses.clipped(scored, part["advantages"], before, clip, weights)}
-      shares = {"clipped_share": losses.clipped_share(scored, before, clip)}
+    terms = {"reinforce": losses.reinforce(scored, part["advantages"], weights)}
     weighted, measured = losses.terms(extras, offered)
     terms |= weighted
-    aux = terms | measured | shares
+    aux = terms | measured
     aux |= {"entropy": jnp.mean(policy.entropy(scored) * scored.mask)}
     aux |= {"alive": jnp.mean(scored.mask)}
     aux |= {name: jnp.mean(value) for name, value in policy.describe(scored).items()}
@@ -192,23 +188,17 @@ def reward_update(making: Making):
       offered["greedy"] = (greedy.reward if greedy.credit is None else greedy.credit)[:, 0]
     compared = advantages(baseline, rewards, scores.valid, settings.normalize, **offered)
     inputs = {"batch": dict(batch), "actions": sampled.actions, "advantages": compared}
-    inputs |= {"log_prob": sampled.log_prob} if settings.updates > 1 else {}
     shared = {"frozen": frozen, "running": state.running}
     if "reference" in needs:
       shared["reference"] = sharding.whole(reference, making.shardings)
-
-    def once(state, _):
-      params = sharding.whole(state.params, making.shardings)
-      grads, loss, aux = accumulate(loss_fn, params, inputs, settings, None, shared)
-      aux["gap"] = jnp.max(jnp.abs(aux.pop("log_prob") - sampled.log_prob))
-      applied = grads, loss, jnp.any(scores.valid), settings.optim.skip_above
-      state, metrics = apply_update(state, making.optimizer, *applied)
-      return state, (metrics, aux)
-
-    state, (metrics, aux) = _repeated(once, state, settings.updates)
-    gap = aux.pop("gap")
+    params = sharding.whole(state.params, making.shardings)
+    grads, loss, aux = accumulate(loss_fn, params, inputs, settings, None, shared)
+    gap = jnp.max(jnp.abs(aux.pop("log_prob") - sampled.log_prob))
     if making.running:
       state = follow.follow(making, state, aux.pop("best"), batch)
+    state, metrics = apply_update(
+      state, making.optimizer, grads, loss, jnp.any(scores.valid), settings.optim.skip_above
+    )
     state = follow.averaged(state, follow.teacher_decay(settings))
     metrics |= {name: getattr(state, name) for name in ("unrewarded", "unrewarded_in_a_row")}
     metrics |= by_decision(aux, ("entropy", "kl")) | {"log_prob_gap": gap}
@@ -222,19 +212,6 @@ def reward_update(making: Making):
     return state, metrics | {"unique": siblings.unique_share(sampled.actions)}
 
   return update
-
-
-def _repeated(once, state: State, times: int) -> tuple[State, tuple[Metrics, Metrics]]:
-  """So many updates as one step, and what the last one says.
-
-  Only of the gap between sampling and scoring the first one's: in later ones it is meant to be.
-  """
-  if times == 1:
-    return once(state, None)
-  after, (metrics, aux) = jax.lax.scan(once, state, length=times)
-  gap = aux["gap"][0]
-  metrics, aux = jax.tree.map(lambda x: x[-1], (metrics, aux))
-  return after._replace(step=state.step + 1), (metrics, aux | {"gap": gap})
 
 
 def _credit(credit: Array, sampled: Sampled) -> Array:

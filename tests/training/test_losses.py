@@ -185,56 +185,6 @@ def test_credit_and_weights_of_decisions():
   )
 
 
-def test_clipped_ratios_by_definition():
-  """PPO's loss, decision by decision in float64, with ratios on both sides of what it allows."""
-  mask = jnp.ones((2, 3, 4)).at[0, 1, 2:].set(0)
-  scored, before = random_scored(0, mask), np.asarray(random_scored(1, mask).log_prob)
-  credit = np.random.default_rng(1).normal(size=(2, 3, 4))
-  weights = (1.0, 0.0, 0.5, 2.0)
-  ratio = np.exp(np.asarray(scored.log_prob, np.float64) - before)
-  assert (ratio[mask > 0] > 1.2).any() and (ratio[mask > 0] < 0.8).any()
-  least = np.minimum(ratio * credit, np.clip(ratio, 0.8, 1.2) * credit)
-  want = -np.mean(least * np.asarray(mask) * weights)
-  given = jnp.asarray(credit, jnp.float32), jnp.asarray(before), 0.2
-  np.testing.assert_allclose(losses.clipped(scored, *given, weights), want, rtol=1e-5)
-  far = np.abs(ratio - 1) > 0.2
-  share = losses.clipped_share(scored, *given[1:])
-  assert float(share) == pytest.approx(far[mask > 0].mean(), rel=1e-6)
-
-
-def test_only_what_has_not_moved_far_enough_is_paid():
-  """A rewarded decision that has become likelier by more than the clip gets no more gradient."""
-  before = jnp.log(jnp.array([0.3, 0.3, 0.3, 0.3]))[None, None]
-  after = jnp.log(jnp.array([0.4, 0.2, 0.4, 0.2]))[None, None]
-  paid = jnp.array([1.0, 1.0, -1.0, -1.0])[None, None]
-
-  def loss(log_prob):
-    scored = Scored(log_prob, jnp.ones_like(log_prob), None)
-    return losses.clipped(scored, paid, before, 0.2)
-
-  gradient = 4 * jax.grad(loss)(after)[0, 0]
-  np.testing.assert_allclose(gradient, [0, -2 / 3, 4 / 3, 0], rtol=1e-5)
-
-
-@pytest.mark.parametrize("compared", [REWARDS, "each"], ids=["answers", "decisions"])
-def test_the_first_update_is_that_of_reinforce(compared):
-  """Its gradient: of an advantage for each answer, or for each decision."""
-  if isinstance(compared, str):
-    compared = jnp.asarray(np.random.default_rng(1).normal(size=(2, 3, 4)), jnp.float32)
-  scored, weights = random_scored(0), (1.0, 0.0, 0.5, 2.0)
-
-  def gradient(loss, *more):
-    def of(log_prob):
-      return loss(scored._replace(log_prob=log_prob), compared, *more, weights)
-
-    return jax.grad(of)(scored.log_prob)
-
-  want = gradient(losses.reinforce)
-  assert jnp.abs(want).max() > 0.01
-  got = gradient(losses.clipped, scored.log_prob, 0.2)
-  np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-7)
-
-
 @pytest.mark.parametrize("name", ["kl", "entropy"])
 def test_gradients_of_whole_answers_are_the_exact_ones(name):
   """Of the expectation, in which a decision answers for what comes after it."""

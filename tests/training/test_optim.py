@@ -260,17 +260,6 @@ def test_the_logged_rate_is_lr_times_schedule_and_uses_no_device():
     np.testing.assert_allclose(rate(5), 0.15, rtol=1e-6)
 
 
-def test_two_updates_of_one_step_have_one_rate():
-  config = Optim(name="sgd", lr=1.0, schedule="linear", b1=0.0)
-  optimizer, _ = make_optimizer(config, STEPS, make_params(), updates=2)
-  state, sizes = optimizer.init(make_params()), []
-  for _ in range(6):
-    change, state = jax.jit(optimizer.update)(make_params(), state, make_params())
-    sizes.append(float(optax.tree.norm(change)))
-  rates = np.repeat(1 - np.arange(3) / STEPS, 2)
-  np.testing.assert_allclose(np.array(sizes) / sizes[0], rates, rtol=1e-5)
-
-
 def test_state_is_arrays_of_one_structure():
   config = Optim(weight_decay=0.1, lr_multipliers=(("encoder/.*", 0.0),))
   params = make_params()

@@ -15,11 +15,10 @@ from rtune.devices.compiling import jit_once
 from rtune.policies.tokens import tokens
 from rtune.tasks.detection import Detection
 from rtune.training import losses, update
-from rtune.training.advantages import advantages, leave_one_out
 from rtune.training.imitate import imitation
 from rtune.training.optim import of_mixed_types
 from rtune.training.reinforce import _join, _split, reinforce
-from rtune.training.scoring import Scores, Scoring, make_scoring
+from rtune.training.scoring import Scores, Scoring
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -242,32 +241,6 @@ def test_accumulated_reward_step_is_the_reward_step(first_steps, batch, params):
   state, metrics = tuning(optax.sgd(1.0), accumulate=2)(fresh(params, optax.sgd(1.0)), batch)
   assert_close(state, first_steps["leave_one_out"][0], 1e-6)
   assert_close(metrics, first_steps["leave_one_out"][1], 1e-5)
-
-
-def test_two_updates_with_the_same_samples(first_steps, batch, params):
-  """By hand: the update of REINFORCE, then one of the clipped ratios, drawn and paid only once."""
-  optimizer, policy = optax.sgd(1.0), make_policy()
-  after, metrics = tuning(optimizer, updates=2, clip=0.1)(fresh(params, optimizer), batch)
-  middle, once = first_steps["leave_one_out"]
-  sampled = jax.jit(policy.sample, static_argnums=3)(
-    params, batch["image"], jax.random.fold_in(jax.random.key(2), 0), SAMPLES
-  )
-  scoring = make_scoring(PHASE, TASK, sharding.make_mesh())
-  scores = scoring.score({}, sampled.actions, batch)
-  compared = advantages(leave_one_out, scores.reward, scores.valid, False)
-
-  def loss(params):
-    scored = policy.score(params, batch["image"], sampled.actions)
-    return losses.clipped(scored, compared, sampled.log_prob, 0.1)
-
-  gradient = jax.jit(jax.grad(loss))(middle.params)
-  want = jax.tree.map(lambda x, g: x - g, middle.params, gradient)
-  assert moved(after, middle.params) > 1e-3
-  assert_close(after.params, want, 1e-5)
-  assert after.step == middle.step == 1
-  assert metrics["log_prob_gap"] < 1e-4, "of the first update"
-  assert 0 < metrics["clipped_share"] < 1
-  assert metrics["reward/mean"] == once["reward/mean"]
 
 
 def test_samples_drawn_in_parts_stay_with_their_images(batch, params):
