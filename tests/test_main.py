@@ -178,7 +178,7 @@ def test_broken_config_file_is_named_with_the_line(fails, write, text, words):
     ("nowhere.mine", "No module named 'nowhere'"),
     (
       f"{CONFIG}:huge",
-      "'huge'; behind the colon may stand: control, coco_json, counts, scenes, paper, ",
+      "'huge'; behind the colon may stand: control, coco_json, from_scratch, ",
     ),
   ],
 )

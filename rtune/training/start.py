@@ -79,7 +79,10 @@ def check(setup: Setup, folder: pathlib.Path) -> None:
     _check_learned(setup, path, "init_from")
     uvim_weights.load_params(path, _shapes(setup)[1], _quiet, _sizes_at(config))
   if config.warm_start and config.encoder_init:
-    raise UsageError("config.warm_start and config.encoder_init are both set; choose one.")
+    raise UsageError(
+      "config.warm_start and config.encoder_init are both set; choose one. Configs whose coco_json "
+      "rests on a backbone have a variant from_scratch, without encoder_init."
+    )
   if config.encoder_init:
     _encoder(config, _shapes(setup)[1], _quiet)
   if config.warm_start:
