@@ -30,7 +30,6 @@ from rtune.errors import UsageError
 from rtune.models.mlp import Mlp, mlp
 from rtune.models.patch_autoencoder import patch_autoencoder
 from rtune.policies import heads, patch_imitation, patch_passes, patch_rollout, pictures
-from rtune.policies.gains import drawn
 from rtune.policies.networks import PATH
 from rtune.policies.patch_passes import Setting
 from rtune.policies.patch_rollout import Way, choices_of
@@ -145,7 +144,7 @@ def _policy(parts: _Parts) -> Policy:
   def sample(params, inputs, key, num_samples: int) -> Sampled:
     grid = patch_passes.grid_of(way.setting, inputs["image"])
     shape = (len(inputs["image"]), way.passes, grid.patches, parts.numbers)
-    noise = drawn(key, jnp.zeros(shape), num_samples, parts.antithetic)
+    noise = pictures.drawn(key, jnp.zeros(shape), num_samples, parts.antithetic)
 
     def choose(number, state):
       at = act(params, state)
