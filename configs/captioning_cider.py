@@ -64,7 +64,7 @@ def from_scratch(config: ConfigDict) -> None:
 def coco_json(config: ConfigDict) -> None:
   """Photographs at 160 px on a backbone, or from scratch."""
   from_scratch(config)
-  if variants.has_backbone("195 photographs of COCO come to CIDEr 0.21 instead of 0.05"):
+  if variants.has_backbone("195 photographs of COCO come to CIDEr 0.17 instead of 0.05"):
     variants.on_backbone(config, patch_size=16)
     config.model.decoder.update(width=128, depth=2, num_heads=4, mlp_dim=256)
     config.model.encoder.dropout = config.model.decoder.dropout = 0.2
