@@ -2,9 +2,11 @@
 
 What has the same name and shape is taken. Positions of the encoder are resized. The decoder's
 vocabulary and positions are lists whose beginning means the same in both (confidences and
-coordinates come before classes), so their common beginning is taken and the rest starts fresh.
+coordinates come before classes), so their common beginning is taken and the rest starts fresh. So
+does a part that the other model does not have at all, such as a head on the same network.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,8 +44,11 @@ def adopt(
   """
   fresh, found = weights.flatten(params), weights.flatten(loaded)
   fitted = {name: _fit(name, leaf, fresh, log) for name, leaf in found.items()}
+  ours, theirs = ({name.partition("/")[0] for name in names} for names in (fresh, found))
+  # One that shares nothing is no model of this kind: then all of it is missing.
+  new = [f"{re.escape(part)}(/.*)?" for part in ours - theirs] if ours & theirs else []
   try:
-    return weights.merge(fresh, fitted, sizes_at=sizes_at, log=log)
+    return weights.merge(fresh, fitted, allow_missing=new, sizes_at=sizes_at, log=log)
   except (UsageError, DataError) as error:
     raise type(error)(f"config.warm_start: {error}") from error
 

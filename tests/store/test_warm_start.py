@@ -72,6 +72,19 @@ def test_run_starts_from_a_model_with_fewer_boxes(tiny_run, tmp_path, quick_comp
   np.testing.assert_array_equal(new["LogitsDense"]["kernel"], old["LogitsDense"]["kernel"])
 
 
+def test_a_part_that_the_other_model_lacks_starts_fresh():
+  """As the head of `gains` on a restorer that was imitated without one."""
+  fresh = {"restorer": {"kernel": np.zeros(3)}, "head": {"out": np.full(2, 7.0)}}
+  said = []
+  found = warm_start.adopt(fresh, {"restorer": {"kernel": np.ones(3)}}, said.append)
+  np.testing.assert_array_equal(found["restorer"]["kernel"], 1)
+  np.testing.assert_array_equal(found["head"]["out"], 7)
+  assert len(said) == 1 and "head/out" in said[0]
+  for other in ({"encoder": {"kernel": np.ones(3)}}, {"restorer": {"bias": np.ones(3)}}):
+    with pytest.raises(UsageError, match="do not fit"):
+      warm_start.adopt(fresh, other, said.append)
+
+
 def test_missing_weights_are_named():
   with pytest.raises(UsageError, match=r"config.warm_start: nowhere.safetensors does not exist"):
     run_files.find_weights("nowhere.safetensors", "config.warm_start")
