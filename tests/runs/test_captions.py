@@ -230,6 +230,7 @@ def test_photographs_with_captions(shared_data, tmp_path, capsys, monkeypatch, h
   small = {f"model__{p}__{k}": v for p in ("encoder", "decoder") for k, v in sizes.items()}
   steps = {"mle__steps": 3, "reward__steps": 2, "log_every": 1, "eval_every": 0, "eval_beam": 1}
   warm = {"mle__optim__warmup_steps": 1, "reward__optim__warmup_steps": 1}
+  warm |= {"data__views": 1} if has_extra else {}  # eight would take minutes
   config = load("coco_json", **files, **small, **steps, **warm, task__args__image_size=32,
                 tensorboard=False)  # fmt: skip
   told = "rest on a VGG16" if has_extra else "from scratch. After pip install 'rtune[backbones]'"
