@@ -16,7 +16,8 @@ Variants (after a colon):
   exact      the gradient of the restored picture's reward in place of samples: the ceiling
   gains      the network stays as it is; what is sampled is how much of each band of detail that it
              has changed stays, four numbers for each block of 8 x 8 pixels:
-             --config.warm_start=runs/denoising/weights/mle.safetensors
+             of runs/denoising: --config.warm_start=runs/denoising/weights/mle.safetensors
+             --config.mle.steps=0
   constant   as gains, the same four numbers for all blocks of all pictures: the best ones
   lpips      tuned for LPIPS: pip install 'rtune[lpips]'
   folder     your own clean pictures in a folder, or a list of files; they are corrupted:
@@ -94,7 +95,6 @@ def gains(config: ConfigDict) -> None:
   config.reward.args.grid = 8
   config.reward.num_samples = 8
   config.reward.optim.lr = 1e-3
-  config.mle.steps = 0  # it starts from what was imitated, see above
 
 
 def constant(config: ConfigDict) -> None:

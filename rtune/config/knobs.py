@@ -220,7 +220,7 @@ class Config:
   init_from: str = ""  # weights that stand for the mle phase: a .safetensors file or a workdir
   codes_init: str = ""  # a code model for the codes phase: UViM .npz, .safetensors or a workdir
   encoder_init: str = ""  # a ViT or a backbone to start mle from, or "imagenet:vgg16"
-  warm_start: str = ""  # another detector's weights that mle starts from, as far as they fit
+  warm_start: str = ""  # weights of a model of its kind that mle starts from, as far as they fit
   seed: int = 0  # of everything random
   log_every: int = 50  # steps between lines of metrics
   eval_every: int = 0  # steps between evaluations; 0 = at the end of a phase only

@@ -1,7 +1,7 @@
 """A restorer whose picture is the mean of normal pixels: the policy to tune all of it with.
 
 What depends on the network is the mean alone, one pass of it for all samples of a picture. So
-samples cost next to nothing, and many of them, in mirrored pairs and with credit for small blocks,
+samples cost little, and many of them, in mirrored pairs and with credit for small blocks,
 say nearly what the gradient of the reward itself would: with 64 samples and blocks of 4 pixels the
 cosine to it is above 0.9 (docs/restoration.md). With a handful of samples and one reward for a
 whole picture they say next to nothing of its thousands of numbers.
@@ -136,22 +136,23 @@ def _policy(network: restorer.Restorer, head: restorer.Head, settings: _Settings
     return {"image": heads.normal.mode(normal(params, inputs))[:, 0]}
 
   def entropy(scored: Scored) -> Float[Array, "b s t"]:
-    head, at, block = of_kind(scored)
+    head, at, block = _of_kind(scored, settings.block)
     return jnp.broadcast_to(_by_block(head.entropy(at), block), scored.mask.shape)
 
   def divergence(scored: Scored, reference: Scored) -> Float[Array, "b s t"]:
-    head, at, block = of_kind(scored)
+    head, at, block = _of_kind(scored, settings.block)
     (other,) = reference.outputs.values()
     return jnp.broadcast_to(_by_block(head.kl(at, other), block), scored.mask.shape)
-
-  def of_kind(scored: Scored) -> tuple[heads.Head, heads.Normal, int]:
-    """Of samples or of what is imitated: the distribution, and the side of a decision."""
-    ((kind, at),) = scored.outputs.items()
-    return (heads.normal, at, settings.block) if kind == "drawn" else (laplace, at, 1)
 
   return Policy(
     init, sample, score, best, entropy, divergence, describe=_describe, sequential=False
   )
+
+
+def _of_kind(scored: Scored, block: int) -> tuple[heads.Head, heads.Normal, int]:
+  """Of samples or of what is imitated: the distribution, and the side of a decision."""
+  ((kind, at),) = scored.outputs.items()
+  return (heads.normal, at, block) if kind == "drawn" else (laplace, at, 1)
 
 
 def _by_block(values: Float[Array, "b s y x c"], block: int) -> Float[Array, "b s t"]:

@@ -141,7 +141,7 @@ def judge(
       if judging.scoring is not None:
         scores = sharding.local_rows(judging.scoring.score(frozen, actions, inputs).reward)
         rewards = scores[batch.mask, 0].tolist()
-      whole = [x for x in jax.tree.leaves(actions) if x.dtype.kind in "iu"]
+      whole = [] if content else [x for x in jax.tree.leaves(actions) if x.dtype.kind in "iu"]
       whole = [sharding.local_rows(x) for x in whole]
       described = judging.describe(frozen, params, inputs) if judging.describe else {}
       described = {name: sharding.local_rows(values) for name, values in described.items()}

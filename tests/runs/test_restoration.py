@@ -163,10 +163,13 @@ def test_the_gradient_of_the_reward_changes_the_whole_network(denoised, tmp_path
 def test_gains_leave_the_imitated_network_as_it_is(denoised, tmp_path, variant, phase, learned):
   imitated = run_files.weights_path(denoised, "mle")
   short = {"reward__steps": 3, "reward__batch_size": 4, "reward__optim__warmup_steps": 1}
-  short["mle__steps"] = 0  # as the variants have it
+  short["mle__steps"] = 0
   config = load("denoising_ssim", variant, warm_start=imitated, **SIZES, **short)
   results = loop.run(config, str(tmp_path))
   assert "val/SSIM_sigma50" in results[phase]
+  if phase == "control":
+    rows = [row for row in read_metrics(tmp_path) if "reward_of_best" in row]
+    assert len(rows) == 3 and all(-1 < row["reward_of_best"] == row["loss"] < 0 for row in rows)
   before = run_files.weights_path(tmp_path, "mle")
   assert changed(imitated, before) == {
     f"head/{name}" for name in ("hidden/bias", "hidden/kernel", "out/bias", "out/kernel")
