@@ -1,5 +1,6 @@
 """The data that a config names: opened, compared, and what is odd about them told."""
 
+import inspect
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ from rtune.config import data_args
 from rtune.config.names import build_part, resolve
 from rtune.data import classes, findings
 from rtune.data.source import Categories, Source
+from rtune.errors import DataError
 
 
 class Opened(NamedTuple):
@@ -55,8 +57,19 @@ def open_part(part: configs.Part, name: str, prefix: str = "") -> Source:
   Args:
     name: where it stands in the config.
     prefix: of flags that set its arguments.
+
+  Raises:
+    UsageError: an argument that there is not.
+    DataError: what is wrong with the files, or an argument that is needed was left empty.
   """
-  with data_args.hinting(resolve(part.fn), name, prefix):
+  source = resolve(part.fn)
+  for argument, parameter in inspect.signature(source).parameters.items():
+    if parameter.default is parameter.empty and part.args.get(argument) == "":
+      key = f"config.{name}.args.{argument}"
+      raise DataError(
+        f"{key} is empty; name your own: {prefix or f'--config.{name}.args.'}{argument}=..."
+      )
+  with data_args.hinting(source, name, prefix):
     return build_part(part, name)
 
 

@@ -54,6 +54,14 @@ def test_classes_of_validation_data_go_by_name(tmp_path, capsys):
   assert "warning: data.val numbers the classes" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["captioning_cider", "panoptic_pq", "segmentation_miou"])
+def test_data_that_nobody_has_named_is_asked_for(name):
+  """As of `coco_json` without its two arguments."""
+  config = load_config(str(CONFIG.with_name(f"{name}.py")) + ":coco_json", [])
+  with pytest.raises(DataError, match=r"--config\.data\.train\.args\.annotations=\.\.\.$"):
+    sources.open_all(config.data)
+
+
 def test_other_names_and_data_without_a_box_are_errors(tmp_path):
   train = write(tmp_path, "train", ((1, "red"), (2, "blue")))
   other = write(tmp_path, "other", ((1, "red"), (2, "azure")))
