@@ -7,6 +7,7 @@ import pytest
 
 from rtune.devices.compiling import jit_once
 from rtune.errors import UsageError
+from rtune.models.flow_steps import coupled, init_couplings, uncoupled
 from rtune.models.rrdb import rrdb
 from rtune.models.srflow import srflow
 
@@ -96,6 +97,23 @@ def test_log_determinant_is_that_of_the_jacobian(residual):
   rows = (moved(high.ravel()[None] + unit) - moved(high.ravel()[None] - unit)) / (2 * step)
   numeric = np.linalg.slogdet(np.asarray(rows, np.float64))[1]
   np.testing.assert_allclose(numeric, want, atol=0.05)
+
+
+def test_an_inverse_does_not_blow_up():
+  """A network may want scales of nothing; samples of a trained flow came to 1e10 so, and NaN."""
+  channels = 4
+  params = init_couplings(jax.random.key(0), 1, channels, features=2, hidden=3)
+  step = jax.tree.map(lambda leaf: leaf[0], params)
+  for net in ("injector", "coupling"):
+    bias = step[net]["last"]["bias"]
+    scales = bias.shape[0] // 2
+    step[net]["last"] |= {"bias": bias.at[:scales].set(-100.0)}
+  sample, features = pictures(1, 2, 3, 3, channels), pictures(1, 3, 3, 2)
+  back, log_det = uncoupled(step, features, sample)
+  assert float(jnp.max(jnp.abs(back))) <= 100.001  # tenfold by the injector, and by the coupling
+  np.testing.assert_allclose(log_det, (channels + channels // 2) * np.log(0.1), rtol=1e-5)
+  there, _ = coupled(step, features, back)
+  np.testing.assert_allclose(there, sample, atol=1e-5)
 
 
 def test_samples_of_a_picture_do_not_see_each_other_or_the_batch():
