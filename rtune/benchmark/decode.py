@@ -1,5 +1,6 @@
 """How fast answers are drawn, beside the plain sampler and beside the floor."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -83,19 +84,26 @@ def samplers(ready: Ready) -> dict:
 
 
 def decode_rows(machine: counts.Machine, repeats: int) -> list[Row]:
-  """The standard setting: rtune's sampler and the yardstick, in turns."""
-  ready = make_ready(STANDARD)
-  timed = interleaved(samplers(ready), repeats)
-  floor = sampling_floor(ready.sizes, machine)
+  """The standard setting: rtune's sampler, the yardstick and on CPUs bfloat16, in turns."""
   tokens = STANDARD.batch * STANDARD.samples * STANDARD.length
   title = f"{STANDARD.batch} images x {STANDARD.samples} samples x {STANDARD.length} tokens"
-  note = f"{timed.ratio('plain', 'ours'):.2f} x as fast as the plain one"
-  if jax.default_backend() == "cpu":
-    note += f", {timed.cpu_ratio('plain', 'ours'):.2f} x by CPU seconds"
-  return [
-    Row("decode", f"sampling, {title}", timed.median("ours"), tokens, "token", floor, note),
-    Row("decode", "plain cached sampler", timed.median("plain"), tokens, "token"),
-  ]
+  ready, on_cpu = make_ready(STANDARD), jax.default_backend() == "cpu"
+  calls = samplers(ready)
+  if on_cpu:
+    halves = dataclasses.replace(STANDARD.model, dtype="bfloat16")
+    calls["halves"] = samplers(make_ready(STANDARD._replace(model=halves)))["ours"]
+  timed = interleaved(calls, repeats)
+
+  def row(name: str, title: str, floor: counts.Floor | None = None) -> Row:
+    note = ""
+    if name != "plain":
+      note = f"{timed.ratio('plain', name):.2f} x as fast as the plain one"
+      note += f", {timed.cpu_ratio('plain', name):.2f} x by CPU seconds" if on_cpu else ""
+    return Row("decode", title, timed.median(name), tokens, "token", floor, note)
+
+  floor = sampling_floor(ready.sizes, machine)
+  rows = [row("ours", f"sampling, {title}", floor), row("plain", "plain cached sampler")]
+  return [*rows, row("halves", "sampling, dtype=bfloat16")] if on_cpu else rows
 
 
 def sampling_floor(sizes: counts.Sizes, machine: counts.Machine) -> counts.Floor:

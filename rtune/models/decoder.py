@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from rtune.models import attention
-from rtune.models.layers import DropPath, LayerNorm, Mlp
+from rtune.models.layers import DropPath, LayerNorm, Mlp, product
 from rtune.models.scan import scan_layers
 
 
@@ -66,9 +66,8 @@ class Attention(nn.Module):
     init = nn.initializers.xavier_uniform()
 
     def project(features, axis):
-      return nn.DenseGeneral(
-        features, axis=axis, use_bias=False, dtype=self.dtype, kernel_init=init
-      )
+      kind = {"use_bias": False, "dtype": self.dtype, "dot_general": product}
+      return nn.DenseGeneral(features, axis=axis, kernel_init=init, **kind)
 
     self.query = project(heads, -1)
     self.key = project(heads, -1)
@@ -126,7 +125,7 @@ class Attention(nn.Module):
   def cached(self, x_BSD, position, cache: KeyValue, qkv):
     """One new token a sample attends to the cache, which is returned with the token in it."""
     scale = self.head_width**-0.5
-    query, key, value = jnp.split(jnp.einsum("bsd,dhk->bshk", x_BSD, qkv), 3, axis=2)
+    query, key, value = jnp.split(product(x_BSD, qkv, (((2,), (0,)), ((), ()))), 3, axis=2)
 
     def put(cache_BSHMK, new_BSHK):
       new_BSHMK = new_BSHK[:, :, :, None].astype(cache_BSHMK.dtype)

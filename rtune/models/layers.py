@@ -15,6 +15,19 @@ import jax.numpy as jnp
 _from_input = functools.partial(nn.remat, prevent_cse=False)
 
 
+def product(lhs, rhs, dimension_numbers, precision=None, preferred_element_type=None):
+  """`jax.lax.dot_general`, where CPUs add up products of bfloat16 in float32 and round the sums.
+
+  XLA hands such products to instructions that CPUs have for them (AMX, AVX512-BF16) only where the
+  sums are float32; all others are made products of float32 first, weights and all, at each call.
+  """
+  sums = preferred_element_type
+  if lhs.dtype == jnp.bfloat16 and jax.default_backend() == "cpu":
+    sums = jnp.float32
+  found = jax.lax.dot_general(lhs, rhs, dimension_numbers, precision, sums)
+  return found.astype(preferred_element_type or lhs.dtype)
+
+
 class LayerNorm(nn.LayerNorm):
   """Flax's, where JAX's promotion is strict: it subtracts a float32 mean from halves."""
 
@@ -34,15 +47,17 @@ class Mlp(nn.Module):
 
   @nn.compact
   def __call__(self, x, deterministic: bool):
-    init = {
+    kind = {
       "kernel_init": nn.initializers.xavier_uniform(),
       "bias_init": nn.initializers.normal(1e-6),
+      "dot_general": product,
+      "dtype": self.dtype,
     }
-    hidden = nn.Dense(self.mlp_dim, dtype=self.dtype, **init)(x)
+    hidden = nn.Dense(self.mlp_dim, **kind)(x)
     gelu = functools.partial(nn.gelu, approximate=self.gelu == "tanh")
     hidden = jax.checkpoint(gelu, prevent_cse=False)(hidden)
     hidden = nn.Dropout(self.dropout)(hidden, deterministic)
-    return nn.Dense(x.shape[-1], dtype=self.dtype, **init)(hidden)
+    return nn.Dense(x.shape[-1], **kind)(hidden)
 
 
 class LayerScale(nn.Module):

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rtune.models import attention
-from rtune.models.layers import DropPath, LayerNorm, LayerScale, Mlp
+from rtune.models.layers import DropPath, LayerNorm, LayerScale, Mlp, product
 from rtune.models.scan import scan_layers
 
 # name -> (width, depth, mlp_dim, heads). Table 2 of "Scaling Vision Transformers" (2106.04560).
@@ -32,7 +32,7 @@ VARIANTS = {
 
 
 def compute_dtype(name: str) -> jnp.dtype:
-  """The type that a config names; "auto" is bfloat16, but float32 on CPUs, which emulate that."""
+  """The type that a config names; "auto" is bfloat16, but float32 on CPUs: few have it."""
   auto = "float32" if jax.default_backend() == "cpu" else "bfloat16"
   return jnp.dtype(auto if name == "auto" else name)
 
@@ -62,6 +62,8 @@ class Block(nn.Module):
       num_heads=self.num_heads,
       kernel_init=nn.initializers.xavier_uniform(),
       dtype=self.dtype,
+      qkv_dot_general=product,
+      out_dot_general=product,
       name="MultiHeadDotProductAttention_0",
     )(branch, branch)
     branch = self._scaled(nn.Dropout(self.dropout)(branch, deterministic), "LayerScale_0")

@@ -103,7 +103,7 @@ def autoregressive(
     describe=lambda scored: {"length": jnp.sum(scored.mask, axis=-1)},
     search="beam",
     backbone=backbone_of(model),
-    compiler_options=compiling.of_decoding(model.decoder.width),
+    compiler_options=compiling.of_decoding(model.decoder.width, model.decoder.dtype),
   )
 
 

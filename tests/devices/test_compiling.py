@@ -11,7 +11,7 @@ def attend(x):
 
 def test_options_change_how_and_not_what():
   x = jax.random.normal(jax.random.key(0), (16, 384)) / 20
-  options = compiling.of_decoding(384)
+  options = compiling.of_decoding(384, jnp.dtype("float32"))
   assert (
     "__ynn_fusion" not in jax.jit(attend, compiler_options=options).lower(x).compile().as_text()
   )
@@ -20,10 +20,11 @@ def test_options_change_how_and_not_what():
   np.testing.assert_allclose(compiling.jit_once(attend)(x), wanted, atol=1e-6)
 
 
-def test_narrow_decoders_and_accelerators_need_no_options(monkeypatch):
-  assert compiling.of_decoding(64) is None
+def test_narrow_decoders_halves_and_accelerators_need_no_options(monkeypatch):
+  assert compiling.of_decoding(64, jnp.dtype("float32")) is None
+  assert compiling.of_decoding(384, jnp.dtype("bfloat16")) is None
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-  assert compiling.of_decoding(384) is None
+  assert compiling.of_decoding(384, jnp.dtype("float32")) is None
   assert compiling.jit_once(jnp.sin)(0.0) == 0
 
 
