@@ -5,7 +5,6 @@ those that training runs.
 """
 
 import dataclasses
-import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from rtune.devices import sharding
 from rtune.errors import DataError, UsageError
 from rtune.models.encoder_decoder import EncoderDecoder, build
 from rtune.plan import counts, memory
+from rtune.plan.collectives import collectives
 from rtune.plan.counts import Sizes
 from rtune.policies.policy import Policy
 from rtune.policies.space import Tokens
@@ -54,8 +54,8 @@ class Program(NamedTuple):
 
   Attributes:
     memory: bytes of arguments, results and temporaries at once.
-    collectives: number of operations between devices, those in loops once.
-    collective_bytes: what they give, those in loops once.
+    collectives: number of operations between devices in one run.
+    collective_bytes: what they give.
   """
 
   name: str
@@ -158,22 +158,3 @@ def _placed(shape: jax.ShapeDtypeStruct, where: Any) -> jax.ShapeDtypeStruct:
 
 def _program(name: str, compiled: Any) -> Program:
   return Program(name, memory.of_program(compiled), *collectives(compiled.as_text()))
-
-
-_COLLECTIVE = re.compile(
-  r"^ *(?:ROOT )?%?[\w.-]+ = (?P<result>.*?) "
-  r"(?:all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(",
-  re.MULTILINE,
-)
-_ARRAY = re.compile(r"(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
-
-
-def collectives(hlo: str) -> tuple[int, float]:
-  """Number of operations between devices in a program's text, and the bytes of their results."""
-  number, total = 0, 0.0
-  for match in _COLLECTIVE.finditer(hlo):
-    number += 1
-    for _, bits, dimensions in _ARRAY.findall(match["result"]):
-      elements = np.prod([int(d) for d in dimensions.split(",") if d], dtype=float)
-      total += elements * int(bits or 8) / 8
-  return number, total

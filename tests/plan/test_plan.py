@@ -93,17 +93,6 @@ def test_advice_names_a_setting_with_which_it_fits():
   assert table.advice(better, "mle", small, None, 0.95) == ""
 
 
-def test_collectives_of_a_program():
-  text = """
-  %add.1 = f32[8]{0} add(%a, %b)
-  %all-reduce.1 = f32[10,20]{1,0:T(8,128)} all-reduce(%add.1), replica_groups={}
-  ROOT %all-reduce.2 = (f32[4]{0}, /*index=1*/bf16[6]{0}) all-reduce(%x, %y), to_apply=%sum
-  %all-gather-start.3 = (s32[1]{0}, s32[4]{0}) all-gather-start(%z), dimensions={0}
-  %fusion = f32[3]{0} fusion(%all-reduce.1), kind=kLoop
-  """
-  assert programs.collectives(text) == (3, 800 + 16 + 12 + 4 + 16)
-
-
 def test_command_counts_for_gpus(capsys):
   assert run.main(["--config", f"{RECALL}:tiny", "--topology", "h100:2"]) == 0
   told = capsys.readouterr().out
