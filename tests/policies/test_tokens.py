@@ -15,6 +15,8 @@ from rtune.policies import heads
 from rtune.policies import tokens as ar
 from rtune.policies.space import Ending
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 SIZE, VOCAB, LENGTH = 16, 7, 13
 BOX_ENDING = Ending(token=0, stride=6)
 
