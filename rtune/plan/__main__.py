@@ -32,6 +32,7 @@ def main(args: Sequence[str]) -> int:
   add("--config", required=True, help="config file, with :variant behind it if wanted")
   add("--topology", required=True, help="v4, v5e, v5p, v6e:AxB[xC], or a100, h100, h200:N")
   add("--classes", type=commands.positive, default=80, help="where the data cannot be opened")
+  add("--words", type=commands.positive, default=10_000, help="of captions, likewise")
   add("--formula", action="store_true", help="do not compile, count; as for GPUs")
   add("--measure", action="store_true", help="also: steps of this machine beside their floors")
 
@@ -63,7 +64,7 @@ def _plan(config: configs.Config, flags) -> None:
   from rtune.training.phases import phase_of
 
   topology = chips.parse_topology(flags.topology)
-  blueprint = programs.make_blueprint(config, flags.classes)
+  blueprint = programs.make_blueprint(config, flags.classes, flags.words)
   compiled = topology.chip.compiles and not flags.formula
   mesh = _mesh(topology) if compiled else None
   for phase in config.phases:

@@ -15,11 +15,13 @@ from jax.sharding import Mesh
 from rtune import config as configs
 from rtune.config.names import build_part
 from rtune.devices import sharding
+from rtune.display import console
 from rtune.errors import DataError, UsageError
 from rtune.models.encoder_decoder import EncoderDecoder, build
 from rtune.plan import counts, memory
 from rtune.plan.collectives import collectives
 from rtune.plan.counts import Sizes
+from rtune.plan.stand_in import StandIn
 from rtune.policies.policy import Policy
 from rtune.policies.space import Tokens
 from rtune.tasks.coded import CodedTask
@@ -64,15 +66,15 @@ class Program(NamedTuple):
   collective_bytes: float
 
 
-def make_blueprint(config: configs.Config, num_classes: int) -> Blueprint:
-  """What a config builds. Where its data cannot be opened here, a detector gets `num_classes`.
+def make_blueprint(config: configs.Config, num_classes: int, num_words: int = 10_000) -> Blueprint:
+  """What a config builds. Where its data cannot be opened here it has so many classes and words.
 
   Raises:
-    UsageError: the task needs its data to know its vocabulary.
+    UsageError: the policy is not one of tokens, or the task cannot do without its data.
   """
   dtype = "bfloat16" if config.model.dtype == "auto" else config.model.dtype
   config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype))
-  task = _task(config, num_classes)
+  task = _task(config, num_classes, num_words)
   if isinstance(task, CodedTask) and task.codes.dtype == "auto":
     task = dataclasses.replace(task, codes=dataclasses.replace(task.codes, dtype=dtype))
   space = task.space()
@@ -88,18 +90,19 @@ def make_blueprint(config: configs.Config, num_classes: int) -> Blueprint:
   return Blueprint(config, task, policy, params, example, model, images.shape[1], space.length)
 
 
-def _task(config: configs.Config, num_classes: int) -> Task:
+def _task(config: configs.Config, num_classes: int, num_words: int) -> Task:
   task = build_part(config.task, "task")
   try:
     return bind(task, build_part(config.data.train, "data.train"))
   except (DataError, UsageError, ImportError) as error:
-    names = {field.name for field in dataclasses.fields(task)}
-    if "classes" not in names:
+    times = getattr(task, "min_count", 1)
+    try:
+      bound = bind(task, StandIn(num_classes, num_words, times))
+    except (DataError, UsageError):
       raise UsageError(f"the plan needs the data of this task: {error}") from error
-    if task.classes:
-      return task
-    classes = tuple(f"class {index}" for index in range(num_classes))
-    return dataclasses.replace(task, classes=classes, category_ids=tuple(range(num_classes)))
+    known = f"{num_classes} classes (--classes), {num_words} words (--words)"
+    console.warn_once("plan", f"The data cannot be opened here, so they are planned with {known}.")
+    return bound
 
 
 def sizes_of(blueprint: Blueprint, phase: str, devices: int) -> Sizes:

@@ -11,6 +11,7 @@ from rtune.config.load import load_config
 from rtune.errors import UsageError
 from rtune.plan import __main__ as run
 from rtune.plan import chips, memory, programs, table
+from rtune.text.corpus import FIRST_WORD_ID
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RECALL = str(ROOT / "configs" / "detection_recall.py")
@@ -36,6 +37,21 @@ def test_a_detector_without_its_data(paper):
   assert paper.model.decoder.vocab_size == 3 + 1001 + 80
   assert paper.config.model.dtype == "bfloat16"
   assert paper.example["image"].shape == (1280, 1280, 3)
+
+
+@pytest.mark.parametrize("name", ["captioning_cider", "colorization_vivid", "panoptic_pq"])
+def test_paper_configs_need_no_data(name, monkeypatch, tmp_path):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+  config = load_config(str(ROOT / "configs" / f"{name}.py:paper"))
+  for classes, words in ((7, 300), (9, 500)):
+    made = programs.make_blueprint(config, classes, words)
+    if name == "captioning_cider":  # the end, unknown words, and the words
+      assert made.model.decoder.vocab_size == FIRST_WORD_ID + words
+    elif name == "panoptic_pq":
+      assert len(made.task.classes) == classes and made.length == 256
+    else:
+      assert made.length == 256
 
 
 def test_the_paper_counted(paper):
