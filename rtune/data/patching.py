@@ -70,10 +70,11 @@ def cut(
 def on_canvas(
   image: Shaped[np.ndarray, "h w c"], height: int, width: int
 ) -> Shaped[np.ndarray, "y x c"]:
-  """The picture at the upper left of a canvas, mirrored on to its other borders.
+  """The picture at the upper left of a canvas, mirrored on to its other borders, edge pixels again.
 
-  The first H rows and W columns of what a network makes of the canvas belong to the picture, or
-  scale times as many.
+  So a picture and the one that was made smaller of it still show the same, place by place. The
+  first H rows and W columns of what a network makes of it belong to the picture, or scale times
+  as many.
 
   Raises:
     DataError: the picture is larger than the canvas.
@@ -84,6 +85,5 @@ def on_canvas(
       f"The picture is {image.shape[1]} x {image.shape[0]}, larger than the canvas of"
       f" {width} x {height}. Evaluate on a larger canvas."
     )
-  return (
-    np.pad(image, ((0, below), (0, right), (0, 0)), mode="reflect") if below or right else image
-  )
+  widths = ((0, below), (0, right), (0, 0))
+  return np.pad(image, widths, mode="symmetric") if below or right else image
