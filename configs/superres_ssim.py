@@ -8,7 +8,8 @@ What tuning is compared with, from the same imitation:
     --config.init_from=runs/superres
 
 Imitation is exact likelihood. Samples are drawn at a temperature of 0.8, which belongs to the
-policy: log-probabilities describe what is drawn. Credit is by block of 8 x 8 pixels.
+policy: log-probabilities describe what is drawn. Credit is by block of 8 x 8 pixels. A price on the
+divergence from the imitated flow keeps its likelihood.
 
 Variants (after a colon):
   control     as many steps of more imitation as tuning would take
@@ -51,6 +52,8 @@ def embedded(config: ConfigDict) -> None:
   config.mle.optim.update(name="adam", lr=5e-4, warmup_steps=100)
   config.reward.update(steps=800, batch_size=8, num_samples=4)
   config.reward.optim.update(name="adam", lr=1e-4, warmup_steps=20, schedule="cosine")
+  # Without it samples become one picture: 13 bits a number instead of 2.7, for 0.002 more of SSIM.
+  config.reward.kl = 1e-4
   variants.control_as_tuning(config)
   config.eval_every = 1000
   config.eval_examples = 50
