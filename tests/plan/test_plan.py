@@ -39,19 +39,30 @@ def test_a_detector_without_its_data(paper):
   assert paper.example["image"].shape == (1280, 1280, 3)
 
 
-@pytest.mark.parametrize("name", ["captioning_cider", "colorization_vivid", "panoptic_pq"])
-def test_paper_configs_need_no_data(name, monkeypatch, tmp_path):
+@pytest.fixture
+def no_data(monkeypatch, tmp_path):
   monkeypatch.chdir(tmp_path)
   monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-  config = load_config(str(ROOT / "configs" / f"{name}.py:paper"))
-  for classes, words in ((7, 300), (9, 500)):
-    made = programs.make_blueprint(config, classes, words)
-    if name == "captioning_cider":  # the end, unknown words, and the words
-      assert made.model.decoder.vocab_size == FIRST_WORD_ID + words
-    elif name == "panoptic_pq":
-      assert len(made.task.classes) == classes and made.length == 256
-    else:
-      assert made.length == 256
+
+
+def without_data(name: str, *args: int) -> programs.Blueprint:
+  return programs.make_blueprint(load_config(str(ROOT / "configs" / f"{name}.py:paper")), *args)
+
+
+@pytest.mark.usefixtures("no_data")
+def test_captions_without_their_data():
+  for words in (300, 500):  # after the end and unknown words
+    assert without_data("captioning_cider", 7, words).model.decoder.vocab_size == (
+      FIRST_WORD_ID + words
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_data")
+def test_coded_tasks_without_their_data():
+  assert without_data("colorization_vivid", 7).length == 256
+  panoptic = without_data("panoptic_pq", 9)
+  assert panoptic.length == 256 and len(panoptic.task.classes) == 9
 
 
 def test_the_paper_counted(paper):
