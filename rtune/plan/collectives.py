@@ -16,7 +16,7 @@ _INSTRUCTION = re.compile(r"^ +(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][\w-]*)\((.*)
 _COLLECTIVE = re.compile(
   "(all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?"
 )
-_CALLED = re.compile(r"(?:calls|to_apply|body|\w+_computations?)=\{?((?:%?[\w.-]+(?:, )?)+)")
+_CALLED = re.compile(r"(?:calls|to_apply|body|\w+_computations?)=(?:\{([^}]*)\}|%?([\w.-]+))")
 _ARRAY = re.compile(r"(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
@@ -88,8 +88,8 @@ def _called(computations, computation, instruction: _Instruction) -> Iterator[tu
   if instruction.op == "while":
     times = _trips(computations, computation, instruction)
     yield instruction.named("condition"), times + 1
-  for names in _CALLED.findall(instruction.rest):
-    for name in names.split(", "):
+  for several, one in _CALLED.findall(instruction.rest):
+    for name in (several or one).split(", "):
       yield name.lstrip("%"), times
 
 
