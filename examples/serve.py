@@ -43,7 +43,7 @@ def canvas_of(picture):
     pixels = np.repeat(gray_of(pixels)[..., None], channels, axis=-1)
   beside = (0, height - shown[0]), (0, width - shown[1]), (0, 0)
   if INPUT["resize"] == "none":
-    pixels = np.pad(pixels, beside, "reflect")
+    pixels = np.pad(pixels, beside, "symmetric")
   else:
     pixels = np.pad(pixels, beside, constant_values=INPUT["fill"] / 255)
   whole = INPUT["dtype"] == "uint8"

@@ -86,7 +86,7 @@ class Served(NamedTuple):
 
   Attributes:
     resize: "fit" (aspect kept, at the upper left of the canvas), "stretch", or "none" (as it is, at
-      the upper left, mirrored on to the other borders without repeating the last pixel).
+      the upper left, mirrored on to the other borders, edge pixels again).
     size: height and width of the canvas in pixels.
     read: what the outputs mean.
     names: what outputs count from 0, such as {"classes": ...}.
