@@ -32,7 +32,7 @@ VARIANTS = {
 
 
 def compute_dtype(name: str) -> jnp.dtype:
-  """The type that a config names; "auto" is bfloat16, but float32 on CPUs: few have it."""
+  """The type that a config names; "auto" is bfloat16, but float32 on CPUs: many lack it."""
   auto = "float32" if jax.default_backend() == "cpu" else "bfloat16"
   return jnp.dtype(auto if name == "auto" else name)
 

@@ -100,8 +100,8 @@ def _task(config: configs.Config, num_classes: int, num_words: int) -> Task:
       bound = bind(task, StandIn(num_classes, num_words, times))
     except (DataError, UsageError):
       raise UsageError(f"the plan needs the data of this task: {error}") from error
-    known = f"{num_classes} classes (--classes), {num_words} words (--words)"
-    console.warn_once("plan", f"The data cannot be opened here, so they are planned with {known}.")
+    known = f"{num_classes} classes (--classes) and {num_words} words (--words)"
+    console.warn_once("plan", f"planned as if the data had {known}, for here: {error}")
     return bound
 
 
