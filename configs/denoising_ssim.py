@@ -22,10 +22,13 @@ Variants (after a colon):
   lpips      tuned for LPIPS: pip install 'rtune[lpips]'
   folder     your own clean pictures in a folder, or a list of files; they are corrupted:
              --config.data.train.args.annotations=photos --config.data.val.args.annotations=photos
-             (one in ten is held out); or pairs of noisy and clean ones, see docs/restoration.md
+             (one in ten is held out)
   coco_json  JSON files that list clean pictures:
              --config.data.train.args.annotations=train.json
              --config.data.val.args.annotations=val.json
+  pairs      your own noisy and clean pictures, files of equal names in two folders:
+             --config.data.train.args.degraded=noisy --config.data.train.args.clean=clean
+             --config.data.val.args.degraded=noisy --config.data.val.args.clean=clean
   paper      RDUNet as published, for a GPU; files as of folder
   tiny       seconds; for tests
 """
@@ -57,7 +60,7 @@ def embedded(config: ConfigDict) -> None:
     "corruptions": (noise([5, 50]),),
     "eval_corruptions": tuple((noise(level),) for level in _LEVELS),
   }
-  network = {"fn": "rtune.models.rdunet:rdunet", "args": {"filters": 16}}
+  network = {"fn": "rtune.models.rdunet:rdunet", "args": {"filters": 16, "blocks": 1}}
   config.policy.args = {"network": network, "block": 4, "likelihood": "laplace"}
   config.policy.args.update(scale=0.01, antithetic=True)
   scenes = {"size": 64, "gray": True}
@@ -131,6 +134,13 @@ def coco_json(config: ConfigDict) -> None:
   config.eval_every = 0
 
 
+def pairs(config: ConfigDict) -> None:
+  """A user's noisy and clean pictures: nothing is corrupted."""
+  coco_json(config)
+  variants.pairs(config, config.task.args.size)
+  config.task.args.update(corruptions=(), eval_corruptions=())
+
+
 def paper(config: ConfigDict) -> None:
   """RDUNet (Gurrola-Ramos et al. 2021). H: read in a primary source; M, L: not."""
   folder(config)
@@ -172,6 +182,7 @@ _CHANGES = {
   "lpips": lpips,
   "folder": folder,
   "coco_json": coco_json,
+  "pairs": pairs,
   "paper": paper,
   "tiny": tiny,
 }

@@ -133,11 +133,7 @@ def coco_json(config: ConfigDict) -> None:
 def pairs(config: ConfigDict, layout: str) -> None:
   """Real noise: nothing is corrupted."""
   coco_json(config)
-  for split in ("train", "val"):
-    data = getattr(config.data, split)
-    data.fn = "rtune.data.sources.pairs:Pairs"
-    data.args = {"root": "", "layout": layout, "split": split}
-  config.data.train.args.least_side = config.task.args.size
+  variants.pairs(config, config.task.args.size, layout=layout)
   config.task.args.corruptions = ()
 
 

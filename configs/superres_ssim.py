@@ -16,11 +16,14 @@ Variants (after a colon):
   lpips       tuned for LPIPS: pip install 'rtune[lpips]'
   folder      your own pictures in a folder, or a list of files; made smaller as MATLAB does it:
               --config.data.train.args.annotations=photos --config.data.val.args.annotations=photos
-              (one in ten is held out); or pairs, see docs/restoration.md
+              (one in ten is held out)
   coco_json   JSON files that list pictures:
               --config.data.train.args.annotations=train.json
               --config.data.val.args.annotations=val.json
-  x4          four times as large; and x4_control, x4_lpips, x4_folder, x4_coco_json
+  pairs       your own small and large pictures, files of equal names in two folders:
+              --config.data.train.args.degraded=small --config.data.train.args.clean=large
+              --config.data.val.args.degraded=small --config.data.val.args.clean=large
+  x4          four times as large; and x4_control, x4_lpips, x4_folder, x4_coco_json, x4_pairs
   paper       SRFlow as published for x4, for a GPU; files as of folder
   tiny        seconds; for tests
 """
@@ -114,6 +117,12 @@ def coco_json(config: ConfigDict) -> None:
   config.eval_every = 0
 
 
+def pairs(config: ConfigDict) -> None:
+  """A user's small and large pictures."""
+  coco_json(config)
+  variants.pairs(config, config.task.args.size, scale=config.task.args.scale)
+
+
 def paper(config: ConfigDict) -> None:
   """SRFlow (Lugmayr et al. 2020) for x4. H: read in its published config; M, L: not."""
   x4_of(folder)(config)
@@ -154,7 +163,13 @@ def tiny(config: ConfigDict) -> None:
   config.eval_every, config.eval_examples = 10, 0
 
 
-_PLAIN = {"control": control, "lpips": lpips, "folder": folder, "coco_json": coco_json}
+_PLAIN = {
+  "control": control,
+  "lpips": lpips,
+  "folder": folder,
+  "coco_json": coco_json,
+  "pairs": pairs,
+}
 _CHANGES = {
   **_PLAIN,
   "x4": x4,

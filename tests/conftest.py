@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+from importlib.metadata import version
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # What jax would silently convert or broadcast is an error here, in commands that tests start too.
@@ -27,9 +28,19 @@ def _stay_on_one_core():
     os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
 
+def _compile_quickly():
+  """XLA's older code for CPUs takes half the time to compile; slow tests have what users have."""
+  on_cpu, known = os.environ["JAX_PLATFORMS"] == "cpu", version("jaxlib").startswith("0.10.")
+  if on_cpu and known:  # of a flag that it does not know XLA dies
+    quick = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ["XLA_FLAGS"] = f"{quick} {os.environ.get('XLA_FLAGS', '')}".strip()
+
+
 def pytest_configure(config):
   """Tests build the same small programs again and again, also in processes of their own."""
   _stay_on_one_core()
+  if config.option.markexpr == "not slow" and not hasattr(config, "workerinput"):
+    _compile_quickly()  # workers are started with it
   folder = tempfile.mkdtemp(prefix="rtune_compiled_")
   config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)

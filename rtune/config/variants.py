@@ -89,6 +89,20 @@ def one_folder(config: ConfigDict) -> None:
     getattr(config.data, split).args.split = split
 
 
+def pairs(config: ConfigDict, least_side: int, **settings: Any) -> None:
+  """Pairs of pictures in two folders or a known layout, of which some are held out by name.
+
+  Args:
+    least_side: of what a model is given to learn from: the side of a patch.
+    settings: further arguments of `Pairs`.
+  """
+  for split in ("train", "val"):
+    data = getattr(config.data, split)
+    data.fn = "rtune.data.sources.pairs:Pairs"
+    data.args = {"split": split, **settings}
+  config.data.train.args.least_side = least_side
+
+
 def own_files(config: ConfigDict, source: str) -> None:
   """A user's photographs: for a control, say --config.phases='("control",)' with init_from."""
   config.data.train.fn = config.data.val.fn = source

@@ -142,7 +142,7 @@ def test_a_patch_that_is_done_stays_and_its_decisions_no_longer_count():
   """One patch alone, so that no neighbor blends into it."""
   policy, params, inputs = tiny(height=8, width=8, passes=3, noise=2.0, done_at=0.6)
   sampled = drawn(policy, params, inputs, samples=40)
-  mask = np.asarray(policy.score(params, inputs, sampled.actions).mask)
+  mask = np.asarray(jit_once(policy.score)(params, inputs, sampled.actions).mask)
   passes, numbers = (np.asarray(sampled.actions[name]) for name in ("passes", "numbers"))
   mix = numbers[:, :, :, 0, 0, 1]
   ended = np.maximum.accumulate(mix > 0.6, axis=2)

@@ -1,6 +1,7 @@
 """Whole runs of denoising and super-resolution on scenes, and what other commands make of them."""
 
 import csv
+import itertools
 import json
 import pathlib
 import re
@@ -238,6 +239,28 @@ def test_pairs_are_cut_at_the_same_place():
   assert (whole["clean"][:40:2, :60:2] == whole["image"][:20, :30]).all()
 
 
+def of_pairs(name, degraded, clean, variant="pairs"):
+  """The config of a variant of pairs, with these folders."""
+  both = itertools.product(("train", "val"), {"degraded": degraded, "clean": clean}.items())
+  flags = [(f"data.{split}.args.{key}", str(folder)) for split, (key, folder) in both]
+  return load_config(f"{CONFIGS / name}.py:{variant}", flags)
+
+
+def test_a_users_pairs_are_split_and_given_as_they_are(tmp_path):
+  for number in range(40):
+    save(tmp_path / "degraded" / f"{number}.png", (48, 56), seed=number)
+    save(tmp_path / "clean" / f"{number}.png", (48, 56), seed=100 + number)
+  folders = tmp_path / "degraded", tmp_path / "clean"
+  ready = prepare(of_pairs("denoising_ssim", *folders))
+  paths = {*ready.train.paths, *ready.val.paths}
+  assert len(paths) == len(ready.train) + len(ready.val) == 40 > len(ready.train) > 30
+  example = ready.task.example(ready.val[0], None)
+  with Image.open(ready.val.paths[0]) as file:
+    np.testing.assert_allclose(example["image"][:48, :56], np.asarray(file) / 255, atol=1e-6)
+  with pytest.raises(DataError, match=r"not 2 times as large \(3\d\)"):
+    prepare(of_pairs("superres_ssim", *folders))
+
+
 def test_commands_of_the_page_name_what_is_there():
   page = (CONFIGS.parent / "docs" / "restoration.md").read_text()
   lines = re.findall(r"^python -m (rtune\.\w+) (.*)$", page.replace("\\\n", " "), re.MULTILINE)
@@ -255,11 +278,17 @@ def test_commands_of_the_page_name_what_is_there():
 @pytest.mark.parametrize("name", ["denoising_ssim", "superres_ssim"])
 def test_in_every_variant_credit_is_for_the_decisions_of_the_policy(name, tmp_path, monkeypatch):
   monkeypatch.setattr(pictures, "load_lpips", lambda net, weights: None)
-  for number in range(12):
-    save(tmp_path / "photos" / f"{number}.png", (176, 160))
+  folders = {"clean": 1, "x1": 1, "x2": 2, "x4": 4}
+  for number, (folder, scale) in itertools.product(range(40), folders.items()):
+    save(tmp_path / folder / f"{number}.png", (176 // scale, 160 // scale), number)
   for variant in resolve(f"{CONFIGS / name}.py:VARIANTS"):
-    text = configs.to_json(load_config(f"{CONFIGS / name}.py:{variant}", []))
-    text = text.replace('"annotations": ""', f'"annotations": "{tmp_path / "photos"}"')
+    if "pairs" in variant:
+      scale = {"denoising_ssim": 1, "superres_ssim": 4 if "x4" in variant else 2}[name]
+      config = of_pairs(name, tmp_path / f"x{scale}", tmp_path / "clean", variant)
+    else:
+      config = load_config(f"{CONFIGS / name}.py:{variant}", [])
+    text = configs.to_json(config)
+    text = text.replace('"annotations": ""', f'"annotations": "{tmp_path / "clean"}"')
     ready = prepare(configs.from_json(text))
     if "lpips" in variant or "reward" not in ready.config.phases:
       continue

@@ -57,6 +57,8 @@ def find(
   if not chosen:
     what = f"{split} split of {len(keys)} pairs" if keys and split else repr(where.degraded)
     mend = "Give more, or correct `degraded`, `degraded_name` or `listed`"
+    if keys and split:
+      mend = "Give more, or a larger `holdout` of both splits, such as 0.3"
     report.error("sets without a pair", mend, what)
   report.raise_errors()
   sides = (where.degraded, of_degraded), (where.clean, of_clean)

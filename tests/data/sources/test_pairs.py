@@ -188,7 +188,8 @@ def test_splits_part_the_pairs_and_ids_stay(tmp_path):
   ]
   ids = [{part[i]["image_id"] for i in range(len(part))} for part in parts]
   assert ids[0] | ids[1] == set(range(30)) and not ids[0] & ids[1] and 3 <= len(ids[1]) <= 15
-  with pytest.raises(DataError, match=r"sets without a pair \(1\).*\n.*val split of 30 pairs"):
+  message = r"sets without a pair \(1\).*`holdout`.*\n.*val split of 30 pairs"
+  with pytest.raises(DataError, match=message):
     Pairs(str(tmp_path), degraded="noisy", clean="clean", split="val", holdout=1e-9)
 
 
