@@ -17,6 +17,7 @@ from rtune.data.sources.coco_labels import CocoLabels
 from rtune.data.sources.coco_panoptic import CocoPanoptic
 from rtune.data.sources.label_folder import LabelFolder
 from rtune.data.sources.pairs import Pairs
+from rtune.data.sources.pairs import Pairs
 from rtune.data.sources.photographs import Photographs
 from rtune.data.sources.tfds import TfdsDetection
 from rtune.data.sources.tfds_captions import TfdsCaptions
@@ -164,3 +165,6 @@ def test_an_error_says_how_its_arguments_are_set(tmp_path, given):
   with pytest.raises(DataError) as error, data_args.hinting(Photographs, "data.val", given):
     Photographs(str(tmp_path / "none.json"))
   assert prefix not in str(error.value)
+  with pytest.raises(UsageError) as error, data_args.hinting(Pairs, "data.val", given):
+    Pairs(split="val")
+  assert str(error.value).endswith(f" with {prefix}layout=..., {prefix}degraded=...")

@@ -3,7 +3,7 @@
 import contextlib
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from rtune.config.load import literal
@@ -37,7 +37,7 @@ def take(args: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
 
 @contextlib.contextmanager
 def hinting(source: Callable[..., Any], name: str, prefix: str = "") -> Iterator[None]:
-  """Adds to a DataError how the arguments that it names are set in this command.
+  """Adds to an error of the data how the arguments that it names are set in this command.
 
   Args:
     source: what is opened.
@@ -45,17 +45,20 @@ def hinting(source: Callable[..., Any], name: str, prefix: str = "") -> Iterator
     prefix: of flags that set its arguments; default: those of `main`.
   """
   key = f"config.{name}.args."
+  known = inspect.signature(source).parameters
+  flag = prefix or f"--{key}"
   try:
     yield
   except UsageError as error:
-    if not prefix:
-      raise
-    text = str(error).replace("Unknown config key", "Unknown argument").replace(key, prefix)
-    raise UsageError(text) from error
+    text = str(error)
+    if prefix:
+      text = text.replace("Unknown config key", "Unknown argument").replace(key, prefix)
+    raise UsageError(text + _flags(flag, known, re.findall(r"`(\w+)`", text))) from error
   except DataError as error:
     named = re.findall(r"`(\w+)`|\b([a-z]+(?:_[a-z]+)+)\b", str(error))
-    known = [n for n in inspect.signature(source).parameters if n in {a or b for a, b in named}]
-    if not known:
-      raise
-    flags = ", ".join(f"{prefix or f'--{key}'}{argument}=..." for argument in known)
-    raise DataError(f"{error}\nArguments of these data are set with {flags}") from error
+    raise DataError(f"{error}{_flags(flag, known, [a or b for a, b in named])}") from error
+
+
+def _flags(flag: str, known: Iterable[str], named: Collection[str]) -> str:
+  flags = ", ".join(f"{flag}{argument}=..." for argument in known if argument in named)
+  return flags and f"\nArguments of these data are set with {flags}"
