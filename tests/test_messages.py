@@ -17,7 +17,6 @@ from rtune.data.sources.coco_labels import CocoLabels
 from rtune.data.sources.coco_panoptic import CocoPanoptic
 from rtune.data.sources.label_folder import LabelFolder
 from rtune.data.sources.pairs import Pairs
-from rtune.data.sources.pairs import Pairs
 from rtune.data.sources.photographs import Photographs
 from rtune.data.sources.tfds import TfdsDetection
 from rtune.data.sources.tfds_captions import TfdsCaptions
