@@ -132,6 +132,29 @@ def test_a_hanging_one_neither_slows_nor_stops(tmp_path, where, capsys):
   assert len(made[0].taken) <= 1 and not made[0].closed, "it is left alone"
 
 
+def test_one_that_waits_for_more_when_it_is_given_up_ends(tmp_path):
+  """It has seen that it is not given up, and nothing comes any more."""
+  taken = threading.Event()
+
+  class Quick(Plain):
+    def numbers(self, step, values):
+      super().numbers(step, values)
+      taken.set()
+
+  made = []
+
+  def open_run(given):
+    made.append(Quick(given))
+    return made[0]
+
+  background = Background("mine", open_run, session(tmp_path), lambda run_id: None)
+  background.numbers(0, {"a": 1.0})
+  assert taken.wait(30)
+  background._give_up("of a test")
+  background._thread.join(30)
+  assert not background._thread.is_alive() and not made[0].closed
+
+
 def test_a_slow_one_gets_all_but_the_end_waits_a_little_only(tmp_path, capsys):
   free, made = threading.Event(), []
 

@@ -84,6 +84,8 @@ class Background:
       remember(tracker.id)
       while not self._given_up.is_set():
         call = self._calls.get()
+        if self._given_up.is_set():
+          return
         if call is None:
           tracker.close()
           return
@@ -96,6 +98,8 @@ class Background:
     with contextlib.suppress(queue.Empty):  # let go of what waits
       while True:
         self._calls.get_nowait()
+    with contextlib.suppress(queue.Full):  # and of the thread, should it wait for more
+      self._calls.put_nowait(None)
     short = " ".join(why.split())[:_LONGEST]
     console.warn_once(
       f"tracker {self._name} {id(self)}",
