@@ -77,7 +77,7 @@ def test_hue_stays_and_chroma_shrinks_no_more_than_it_must():
 def test_samples_share_an_image():
   rgb, gray = jnp.asarray(random_rgb(6, 2, 3, 4, 5)), jnp.asarray(random_rgb(7, 2, 1, 4, 5))
   tiled = jnp.broadcast_to(gray, rgb.shape)
-  np.testing.assert_allclose(KEPT(rgb, gray), KEPT(rgb, tiled), atol=1e-6)
+  np.testing.assert_allclose(KEPT(rgb, gray), KEPT(rgb, tiled), atol=4e-6)  # near black
 
 
 def photograph(seed, height=30, width=44):
