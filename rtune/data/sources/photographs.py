@@ -71,7 +71,7 @@ class Photographs:
     if not any(colored):
       what = f"{split} split of {len(names)} images" if split else f"{len(names)} images"
       kind = "sets without a photograph" + (" in color" if least_color > 0 else "")
-      mend = "a larger `holdout` of both splits, such as 0.3" if split and names else "others"
+      mend = "a larger `holdout` of both splits, such as 0.3" if names and not keep else "others"
       report.error(kind, f"Give more, or {mend}", what)
     report.raise_errors()
     self.paths = [path for path, kept in zip(paths, colored, strict=True) if kept]

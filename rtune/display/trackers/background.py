@@ -82,14 +82,10 @@ class Background:
     try:
       tracker = open_run(session)
       remember(tracker.id)
-      while not self._given_up.is_set():
-        call = self._calls.get()
-        if self._given_up.is_set():
-          return
-        if call is None:
-          tracker.close()
-          return
+      while (call := self._calls.get()) is not None and not self._given_up.is_set():
         call(tracker)
+      if not self._given_up.is_set():
+        tracker.close()
     except BaseException as error:  # nobody above this thread could take it
       self._give_up(repr(error))
 
