@@ -124,7 +124,7 @@ def test_pairs_are_evaluated(denoised, tmp_path):
 @pytest.mark.slow
 def test_report_shows_pictures(denoised, tmp_path):
   page = write.write_report(denoised).read_text()
-  assert "PSNR" in page and "Largest gains" in page
+  assert "PSNR" in page and re.search("Largest (gains|losses)", page)  # after three steps, either
 
 
 SIZES = {
