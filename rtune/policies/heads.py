@@ -4,8 +4,10 @@ Policies share them: tokens and label maps are categorical, images and an agent'
 
 Dimension key:
   V: values of a categorical decision
+  G: groups of them, by how rare they are
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -66,17 +68,17 @@ def _categorical_sample(key: Array, logits: Float[Array, "*b v"], *shape: int) -
   """
   probability = jax.nn.softmax(logits).reshape(*[1] * len(shape), *logits.shape)
   level = sum((probability < least).astype(jnp.int32) for least in RARE)
-  total, cdfs = jnp.zeros_like(probability[..., :1]), []
-  for group in range(len(RARE), -1, -1):
-    cdf = total + jnp.cumsum(jnp.where(level == group, probability, 0.0), axis=-1)
-    cdfs.append(cdf)
-    total = cdf[..., -1:]
-  drawn = fine_uniform(key, (*shape, *logits.shape[:-1], 1)) * total
+  group = jnp.arange(len(RARE), -1, -1).reshape(*[1] * (probability.ndim - 1), -1, 1)
+  own = jnp.where(level[..., None, :] == group, probability[..., None, :], 0.0)
+  cdf_GV = jnp.cumsum(own, axis=-1)  # one scan for all groups
+  ends = list(itertools.accumulate(jnp.moveaxis(cdf_GV[..., -1], -1, 0)))
+  starts = jnp.stack([jnp.zeros_like(ends[0]), *ends[:-1]], axis=-1)[..., None]
+  drawn = fine_uniform(key, (*shape, *logits.shape[:-1])) * ends[-1]
   # The first value whose CDF exceeds what is drawn, in the first group that reaches so far.
-  values = jnp.sum(cdfs[-1] <= drawn, axis=-1)
-  for cdf in reversed(cdfs[:-1]):
-    reaches = (drawn < cdf[..., -1:])[..., 0]
-    values = jnp.where(reaches, jnp.sum(cdf <= drawn, axis=-1), values)
+  first = jnp.sum(starts + cdf_GV <= drawn[..., None, None], axis=-1)
+  values = first[..., -1]
+  for place in range(len(RARE) - 1, -1, -1):
+    values = jnp.where(drawn < ends[place], first[..., place], values)
   return values
 
 

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from rtune.config import Optim
 from rtune.config.optim_checks import check_optim
 from rtune.errors import UsageError
+from rtune.training import stacks
 
 Schedule = Callable[[int | Int[Array, ""]], np.floating | Float[Array, ""]]
 
@@ -42,36 +43,32 @@ def make_optimizer(
     UsageError: a field is out of range, a pattern matches no parameter, or none is trained.
   """
   check_optim(config, total_steps, key)
-  trained = trainable(config, params)
-  _check_patterns(config, params, trained, key)
+  _check_patterns(config, params, trainable(config, params), key)
 
   def factor(step: int | Int[Array, ""]) -> np.floating | Float[Array, ""]:
     return schedule_factor(config, total_steps, step)
 
+  decays = _map_names(lambda name: bool(re.fullmatch(config.weight_decay_pattern, name)), params)
+  kinds = list(zip(*map(jax.tree.leaves, (_multipliers(config, params), decays)), strict=True))
+  groups = [g for g in stacks.groups_of(params, kinds) if kinds[g[0]][0] > 0]
+  factors, decayed = zip(*(kinds[group[0]] for group in groups), strict=True)
   chain = optax.chain(
     optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
     of_mixed_types(_scale_gradients(config)),
-    _scale_by_name(lambda name: config.lr * _multiplier(config, name)),
-    optax.add_decayed_weights(
-      config.weight_decay,
-      lambda tree: _map_names(
-        lambda name: bool(re.fullmatch(config.weight_decay_pattern, name)), tree
-      ),
-    )
+    optax.stateless(lambda u, _: [x * (config.lr * f) for x, f in zip(u, factors, strict=True)]),
+    optax.add_decayed_weights(config.weight_decay, list(decayed))
     if config.weight_decay
     else optax.identity(),
     optax.scale_by_schedule(factor),
     optax.scale(-1.0),
   )
-  if not all(jax.tree.leaves(trained)):
-    fixed = jax.tree.map(lambda train: not train, trained)
-    chain = optax.chain(optax.masked(chain, trained), optax.masked(optax.set_to_zero(), fixed))
+  chain = stacks.stacked(chain, groups)
   return chain, lambda step: config.lr * factor(step)
 
 
 def trainable(config: Optim, params: PyTree) -> PyTree[bool]:
   """Which parameters are trained, as a tree of the structure of `params`."""
-  return _map_names(lambda name: _multiplier(config, name) > 0, params)
+  return jax.tree.map(lambda factor: factor > 0, _multipliers(config, params))
 
 
 def schedule_factor(
@@ -118,7 +115,29 @@ def _scale_gradients(config: Optim) -> optax.GradientTransformation:
     ),
   )
   first = optax.ema(config.b1, debias=False, accumulator_dtype=dtype)
+  second = _of_each(second)
   return optax.chain(second, first) if config.b1 else second
+
+
+def _of_each(factored: optax.GradientTransformation) -> optax.GradientTransformation:
+  """Takes the arrays of a stack one by one, since it looks at their shapes."""
+  axes = optax.FactoredState(None, 0, 0, 0)  # they share the count
+
+  def joined(states):
+    counts, *moments = zip(*states, strict=True)
+    return optax.FactoredState(counts[0], *map(list, moments))
+
+  def init(params):
+    return joined([jax.vmap(factored.init, out_axes=axes)(stack) for stack in params])
+
+  def update(updates, state, params):
+    of_stack = jax.vmap(factored.update, in_axes=(0, axes, 0), out_axes=(0, axes))
+    each = zip(*state[1:], strict=True)
+    states = [optax.FactoredState(state.count, *moments) for moments in each]
+    found = list(map(of_stack, updates, states, params))
+    return [scaled for scaled, _ in found], joined([new for _, new in found])
+
+  return optax.GradientTransformation(init, update)
 
 
 def of_mixed_types(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -131,18 +150,14 @@ def of_mixed_types(transformation: optax.GradientTransformation) -> optax.Gradie
   return optax.GradientTransformation(transformation.init, update)
 
 
-def _scale_by_name(factor: Callable[[str], float]) -> optax.GradientTransformation:
-  def update(updates, params):
-    del params
-    factors = _map_names(factor, updates)
-    return jax.tree.map(lambda u, f: u * f, updates, factors)
+def _multipliers(config: Optim, params: PyTree) -> PyTree[float]:
+  """What the learning rate of each parameter is multiplied with."""
 
-  return optax.stateless(update)
+  def of_name(name: str) -> float:
+    matches = (m for pattern, m in config.lr_multipliers if re.fullmatch(pattern, name))
+    return next(matches, 1.0)
 
-
-def _multiplier(config: Optim, name: str) -> float:
-  matches = (m for pattern, m in config.lr_multipliers if re.fullmatch(pattern, name))
-  return next(matches, 1.0)
+  return _map_names(of_name, params)
 
 
 def _map_names(function: Callable[[str], object], tree: PyTree) -> PyTree:

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int
 from rtune.policies.policy import Inputs, Policy
 from rtune.rewards.running import Running
 from rtune.tasks.task import Task
+from rtune.training import stacks
 from rtune.training.optim import trainable
 
 Batch = Mapping[str, Array]
@@ -204,10 +205,10 @@ def apply_update(
   Where the state has `norms`, an update is left out as well if the norm of its gradient is more
   than `skip_above` times the running one.
   """
-  grad_norm = optax.tree.norm(grads)
+  grad_norm = stacks.norm(grads)
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   # The updates too: finite gradients can overflow in the optimizer, and that would stay.
-  finite = jnp.isfinite(loss + grad_norm + optax.tree.norm(updates))
+  finite = jnp.isfinite(loss + grad_norm + stacks.norm(updates))
   usual, norms = _compare(state.norms, grad_norm, finite & rewarded, skip_above)
   applied = finite & rewarded & usual
   params = optax.apply_updates(state.params, updates)

@@ -200,9 +200,10 @@ def test_parameters_and_optimizer_state_are_split_alike(four):
   for name, shard in expected.items():
     assert four[name]["kernel shard"] == shard
     state = four[name]["state shards"]
-    assert state[(INPUTS, OUTPUTS)] == shard  # momentum
-    assert state[(INPUTS,)] == (INPUTS,)  # factored second moment: small, so whole
-    assert state[(OUTPUTS,)] == (OUTPUTS,)
+    # Parameters of one shape are stacks, here of one.
+    assert state[(1, INPUTS, OUTPUTS)] == (1, *shard)  # momentum
+    assert state[(1, INPUTS)] == (1, INPUTS)  # factored second moment: small, so whole
+    assert state[(1, OUTPUTS)] == (1, OUTPUTS)
 
 
 def test_rows_are_split_over_both_axes(four):

@@ -51,3 +51,13 @@ def test_cpus_get_products_of_halves_with_float32_sums():
   x, kernel = (jnp.zeros(shape, jnp.bfloat16) for shape in ((4, 8), (8, 16)))
   text = jax.jit(lambda *xy: product(*xy, (((1,), (0,)), ((), ())))).lower(x, kernel).as_text()
   assert "(tensor<4x8xbf16>, tensor<8x16xbf16>) -> tensor<4x16xf32>" in text
+
+
+def test_norms_are_exact_where_the_mean_is_large():
+  """As mean of squares less square of mean the variance of these would be noise."""
+  x = 1e4 + np.random.default_rng(0).normal(size=(3, 64))
+  found = LayerNorm(dtype=jnp.float32).apply(
+    {"params": {"scale": jnp.ones(64), "bias": jnp.zeros(64)}}, jnp.asarray(x, jnp.float32)
+  )
+  want = (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True)
+  np.testing.assert_allclose(found, want, atol=5e-3)

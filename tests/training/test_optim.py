@@ -124,7 +124,7 @@ def test_adafactor_is_its_formula():
 def test_momentum_is_kept_in_bfloat16():
   config = dataclasses.replace(CAPPED, momentum_dtype="bfloat16")
   params, state = run(config)
-  kept = {x.dtype.name for x in jax.tree.leaves(state) if x.shape == (64, 31)}
+  kept = {x.dtype.name for x in jax.tree.leaves(state) if x.shape == (1, 64, 31)}
   assert kept == {"float32", "bfloat16"}  # second and first moment
   expected = by_hand(config, np.ones(STEPS), (1, 1, 1, 1), KERNELS, ml_dtypes.bfloat16)
   # lr * steps * the rounding of bfloat16 (2^-8) and of 0.9 in it
@@ -174,13 +174,50 @@ def test_frozen_parameters_stay_bitwise_and_keep_no_state():
   ):
     np.testing.assert_array_equal(a, b)
   assert not np.array_equal(params["encoder"]["kernel"], start["encoder"]["kernel"])
-  shapes = {x.shape for x in jax.tree.leaves(state)}
+  shapes = {x.shape[1:] for x in jax.tree.leaves(state)}  # of stacks of one
   assert (40, 32) in shapes  # momentum of encoder/kernel
   assert not shapes & {(34, 3, 48), (64, 31), (34, 3), (3, 48)}
   assert trainable(config, start)["decoder"] == {
     "heads": {"kernel": False},
     "narrow": {"kernel": False},
   }
+
+
+@pytest.mark.parametrize("name", ["adafactor", "adam", "sgd"])
+def test_parameters_of_one_shape_are_updated_as_if_each_were_alone(name):
+  """They are stacks; of which of them one is must change nothing."""
+  rng = np.random.default_rng(0)
+  shapes = {"a": (40, 32), "b": (40, 32), "slow": (40, 32), "frozen": (40, 32), "bias": (40,)}
+  shapes |= {f"bias_{i}": (40,) for i in range(34)}  # more than what is factored has at least
+  params, *grads = [
+    {one: jnp.asarray(rng.normal(size=shape), jnp.float32) for one, shape in shapes.items()}
+    for _ in range(4)
+  ]
+  config = Optim(
+    name=name, lr=0.1, clip_norm=0.0, weight_decay=0.1, weight_decay_pattern="b|bias",
+    lr_multipliers=(("slow", 0.1), ("frozen", 0.0)),
+  )  # fmt: skip
+
+  def trained(params, grads):
+    config_of = config
+    if len(params) == 1:  # its own settings only: a pattern that matches nothing is an error
+      (own,) = params
+      decay = 0.1 if own in ("b", "bias") else 0.0
+      slower = tuple(pair for pair in config.lr_multipliers if pair[0] == own)
+      config_of = dataclasses.replace(config, weight_decay=decay, lr_multipliers=slower)
+    optimizer, _ = make_optimizer(config_of, STEPS, params)
+    state = optimizer.init(params)
+    for one in grads:
+      updates, state = optimizer.update(one, state, params)
+      params = optax.apply_updates(params, updates)
+    return params
+
+  together = trained(params, grads)
+  np.testing.assert_array_equal(together["frozen"], params["frozen"])
+  for own in set(shapes) - {"frozen"}:
+    alone = trained({own: params[own]}, [{own: one[own]} for one in grads])
+    np.testing.assert_allclose(together[own], alone[own], rtol=1e-5, atol=1e-6)
+    assert not np.allclose(together[own], params[own], atol=1e-3)
 
 
 def test_clipping_leaves_frozen_gradients_out_of_the_norm():
