@@ -6,6 +6,8 @@ import json
 import pathlib
 import re
 import shlex
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +34,8 @@ from rtune.training import loop
 from rtune.training.scoring import make_scoring
 from rtune.training.setup import prepare
 
-CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "configs"
 SMALL = {"tensorboard": False, "log_every": 1, "eval_every": 0, "report": False}
 NOISE = {"fn": "rtune.data.corrupt:gaussian", "args": {"sigma": 25}}
 SMALLER = {"fn": "rtune.data.corrupt:bicubic", "args": {"scale": 2}}
@@ -82,6 +85,22 @@ def test_a_run_of_denoising(denoised):
   assert len(rows) == 3 and max(row["log_prob_gap"] for row in rows) < 1e-4
   assert all(row["unique"] == 1 and row["reward/std"] > 0 for row in rows)
   assert all(row["copied"] == 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_more_samples_and_nearer_credit_estimate_the_gradient_better(denoised):
+  """The example; of a sum over pixels what is beyond a block says nothing of it."""
+  example = ROOT / "examples" / "gradient_of_samples.py"
+  given = [str(denoised), "rtune.rewards.quality:psnr", "--pairs=256", "--pictures=2"]
+  done = subprocess.run(
+    [sys.executable, str(example), *given], capture_output=True, text=True, check=True, cwd=ROOT
+  )
+  lines = dict(line.removeprefix("window ").split(": ") for line in done.stdout.splitlines())
+  told = {name: [float(n) for n in re.findall(r"0\.\d+", line)] for name, line in lines.items()}
+  assert list(told) == ["4", "12", "28", "whole"]
+  for cosines in told.values():
+    assert cosines == sorted(cosines) and len(cosines) == 3
+  assert told["4"][0] > 1.5 * told["whole"][0] and told["4"][2] > 0.9
 
 
 @pytest.mark.slow

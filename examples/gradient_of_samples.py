@@ -1,0 +1,100 @@
+"""How near what samples say of a reward's gradient is to the gradient itself, for pictures.
+
+python examples/gradient_of_samples.py runs/denoising rtune.rewards.lpips:lpips
+
+Prints, for each window that credit is taken from, the cosine with 16, 64 and all samples. Noise is
+normal around restored pictures, in mirrored pairs, as in the policy `gaussian`.
+
+Dimension key:
+  N: pairs of samples
+  H, W, C: height and width of a picture in pixels, channels
+  Y, X: rows and columns of the smallest blocks of credit
+"""
+
+import argparse
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rtune.config.names import build_part, resolve
+from rtune.data import loader
+from rtune.predictions.images import Picture
+from rtune.training import restore
+
+BLOCK, WINDOWS = 4, (4, 12, 28, 0)  # in pixels; 0 is the whole picture
+PAIRS = (8, 32)
+
+
+def pictures_of(workdir, number):
+  """Restored pictures and their originals, [N, H, W, C] each, as imitation leaves them."""
+  run = restore.restore(workdir)
+  _, params = restore.load_params(run, "mle")
+  source = build_part(run.config.data.train, "data.train")
+  batches = loader.train_batches(
+    source, run.task.example, batch_size=number, seed=3, num_threads=1, prefetch=0
+  )
+  batch = next(batches)
+  batches.close()
+  return run.policy.best(params, run.task.inputs(batch))["image"], jnp.asarray(batch["clean"])
+
+
+def windowed(credit_NYX, window):
+  """Sums of credit over a window around each block."""
+  if not window:
+    return jnp.broadcast_to(jnp.sum(credit_NYX, axis=(1, 2), keepdims=True), credit_NYX.shape)
+  side = window // BLOCK
+  return jax.lax.reduce_window(credit_NYX, 0.0, jax.lax.add, (1, side, side), (1, 1, 1), "SAME")
+
+
+def estimates(judge, made_HWC, key, pairs, scale):
+  """Of each window one estimate of the gradient a pair, [N, H, W, C]."""
+  noise_NHWC = scale * jax.random.normal(key, (pairs, *made_HWC.shape))
+  rows, columns = (side // BLOCK for side in made_HWC.shape[:2])
+
+  def credit(noise_HWC):
+    plus, minus = (judge(made_HWC + sign * noise_HWC)["credit"] for sign in (1, -1))
+    return (plus - minus).reshape(rows, columns) / 2
+
+  credit_NYX = jax.lax.map(credit, noise_NHWC, batch_size=16)
+  for window in WINDOWS:
+    by_pixel = jnp.repeat(jnp.repeat(windowed(credit_NYX, window), BLOCK, 1), BLOCK, 2)
+    yield window, np.asarray(by_pixel[..., None] * noise_NHWC / scale**2)
+
+
+def cosine(a, b):
+  return float(np.vdot(a, b) / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def main():
+  parser = argparse.ArgumentParser(description="cosine of estimated and exact gradients")
+  parser.add_argument("workdir")
+  parser.add_argument("reward", nargs="?", default="rtune.rewards.structure:ssim")
+  parser.add_argument("--pictures", type=int, default=4)
+  parser.add_argument("--pairs", type=int, default=1536)
+  parser.add_argument("--scale", type=float, default=0.003)
+  flags = parser.parse_args()
+  reward = resolve(flags.reward)
+  exact, found = [], {window: [] for window in WINDOWS}
+  made, clean = pictures_of(flags.workdir, flags.pictures)
+  for number, (made_HWC, clean_HWC) in enumerate(zip(made, clean, strict=True)):
+
+    def judge(picture_HWC, original=Picture(clean_HWC)):  # noqa: B008, of this picture
+      return reward(Picture(picture_HWC), original, grid=BLOCK)
+
+    exact.append(np.asarray(jax.grad(lambda x, judge=judge: judge(x)["reward"])(made_HWC)))
+    key = jax.random.key(number)
+    for window, one in estimates(judge, made_HWC, key, flags.pairs, flags.scale):
+      found[window].append(one)
+  for window, of_pictures in found.items():
+    by_pair = np.stack(of_pictures)  # [pictures, N, H, W, C]
+    told = []
+    for pairs in (*PAIRS, flags.pairs):
+      parts = [by_pair[:, i : i + pairs] for i in range(0, flags.pairs - pairs + 1, pairs)]
+      mean = np.mean([cosine(part.mean(axis=1), np.stack(exact)) for part in parts])
+      told.append(f"{2 * pairs} samples {mean:.3f}")
+    print(f"window {window or 'whole'}: {', '.join(told)}", flush=True)
+
+
+if __name__ == "__main__":
+  main()
