@@ -1,6 +1,7 @@
 """How fast this machine samples, scores, updates, reads and evaluates, beside the least it can be.
 
 python -m rtune.benchmark [decode|train|rewards|data|eval|step|files|all] [--config configs/NAME.py]
+python -m rtune.benchmark features      what it saves to keep the features of a frozen backbone
 python -m rtune.benchmark paper [--small] [--seconds N]    steps at the papers' sizes, for one GPU
 
 Medians over repeats after a warm-up. A floor is what counted operations and bytes take at this
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 
 from rtune import commands
 
-PARTS = ("decode", "train", "rewards", "data", "eval", "step", "files")
+PARTS = ("decode", "train", "rewards", "data", "eval", "step", "files")  # of all
 _BUSY = 0.1  # share of the cores that others may take before figures are called disturbed
 
 
@@ -27,7 +28,8 @@ def main(args: Sequence[str]) -> int:
     "rtune benchmark decode",
   )
   add = parser.add_argument
-  add("part", nargs="?", default="all", choices=[*PARTS, "all", "paper"], help="default: all")
+  choices = [*PARTS, "features", "all", "paper"]
+  add("part", nargs="?", default="all", choices=choices, help="default: all")
   add("--config", default="configs/detection_recall.py", help="of train, data, eval, step")
   add("--repeats", type=commands.positive, default=7, help="medians are over so many")
   sweep = "how sampling grows with samples, length, image, batch; files, up to as many as COCO's"
@@ -79,7 +81,7 @@ def _command(flags: argparse.Namespace) -> None:
 
 
 def _rows(parts: Sequence[str], config, machine, flags: argparse.Namespace) -> list:
-  from rtune.benchmark import captions, decode, files, loop, rewards, segments
+  from rtune.benchmark import cached_features, captions, decode, files, loop, rewards, segments
   from rtune.display import console
   from rtune.training.setup import prepare
 
@@ -96,6 +98,7 @@ def _rows(parts: Sequence[str], config, machine, flags: argparse.Namespace) -> l
     "data": lambda: loop.data_rows(ready, repeats),
     "eval": lambda: loop.eval_rows(ready, machine, repeats),
     "step": lambda: loop.step_rows(ready, machine, repeats),
+    "features": lambda: cached_features.feature_rows(repeats),
     "files": lambda: files.file_rows(repeats, files.SIZES if flags.sweep else files.SIZES[:1]),
   }
   for part in parts:
