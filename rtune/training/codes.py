@@ -13,12 +13,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from rtune.devices import sharding
 from rtune.policies.policy import Policy
 from rtune.tasks.coded import CodedTask
 from rtune.training import update
+from rtune.training.optim import Optimizer
 from rtune.training.predicting import Predict
 from rtune.training.update import (
   Batch,
@@ -32,7 +32,7 @@ from rtune.training.update import (
 )
 
 
-def init_state(variables: Any, optimizer: optax.GradientTransformation) -> State:
+def init_state(variables: Any, optimizer: Optimizer) -> State:
   """The state at the start of the phase; the optimizer knows of "params" alone."""
   state = update.init_state(variables["params"], optimizer)
   return state._replace(params=dict(variables))

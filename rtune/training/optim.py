@@ -10,6 +10,7 @@ comparable with lr * weight_decay elsewhere). Parameters go by names such as 'en
 
 import re
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,19 +26,35 @@ from rtune.training import stacks
 Schedule = Callable[[int | Int[Array, ""]], np.floating | Float[Array, ""]]
 
 
+class Optimizer(NamedTuple):
+  """The update rule of a phase.
+
+  Attributes:
+    init: parameters -> state, as optax has it.
+    update: (gradients, state, parameters) -> (updates, state), as optax has it.
+    norm: gradients or updates -> the norm of all that are trained together.
+  """
+
+  init: Callable[[PyTree], PyTree]
+  update: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
+  norm: Callable[[PyTree], Float[Array, ""]]
+
+
 def make_optimizer(
-  config: Optim, total_steps: int, params: PyTree, key: str = "optim"
-) -> tuple[optax.GradientTransformation, Schedule]:
+  config: Optim, total_steps: int, params: PyTree, key: str = "optim", stacked: bool = True
+) -> tuple[Optimizer, Schedule]:
   """Build the update rule of one phase.
 
   Args:
     config: the settings; `key` is what error messages call them.
     total_steps: updates in the phase; the schedule ends there.
-    params: the parameters, or their shapes; only names and structure are read.
+    params: the parameters, or their shapes; only names and shapes are read.
+    stacked: parameters of one shape are updated together. Not where they are split over devices,
+      which would send each other what lies together then.
 
   Returns:
-    The optax transformation (its `update` needs the parameters; its state is all arrays), and the
-    learning rate by step for logging, where an int gives a numpy scalar without using a device.
+    The optimizer, whose state is all arrays, and the learning rate by step for logging, where an
+    int gives a numpy scalar without using a device.
 
   Raises:
     UsageError: a field is out of range, a pattern matches no parameter, or none is trained.
@@ -50,7 +67,8 @@ def make_optimizer(
 
   decays = _map_names(lambda name: bool(re.fullmatch(config.weight_decay_pattern, name)), params)
   kinds = list(zip(*map(jax.tree.leaves, (_multipliers(config, params), decays)), strict=True))
-  groups = [g for g in stacks.groups_of(params, kinds) if kinds[g[0]][0] > 0]
+  together = stacks.groups_of(params, kinds) if stacked else [[i] for i in range(len(kinds))]
+  groups = [group for group in together if kinds[group[0]][0] > 0]
   factors, decayed = zip(*(kinds[group[0]] for group in groups), strict=True)
   chain = optax.chain(
     optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
@@ -62,8 +80,12 @@ def make_optimizer(
     optax.scale_by_schedule(factor),
     optax.scale(-1.0),
   )
-  chain = stacks.stacked(chain, groups)
-  return chain, lambda step: config.lr * factor(step)
+  init, update = stacks.of_stacks(chain, groups)
+
+  def norm(tree: PyTree) -> Float[Array, ""]:
+    return optax.tree.norm(stacks.stack(tree, groups))
+
+  return Optimizer(init, update, norm), lambda step: config.lr * factor(step)
 
 
 def trainable(config: Optim, params: PyTree) -> PyTree[bool]:

@@ -167,7 +167,11 @@ def assemble(
   """
   settings, learns = getattr(config, phase.name), phase.learns
   optimizer, learning_rate = make_optimizer(
-    settings.optim, settings.steps, learns.trained(params), f"{phase.name}.optim"
+    settings.optim,
+    settings.steps,
+    learns.trained(params),
+    f"{phase.name}.optim",
+    stacked=not config.shard_parameters,
   )
 
   running = running_of(settings, task)

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Sequence
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
 Groups = Sequence[Sequence[int]]  # places of a tree's leaves; those of one group are a stack
 
@@ -49,12 +49,7 @@ def unstack(stacks: Sequence[Array], groups: Groups, like: PyTree) -> PyTree:
   return jax.tree.unflatten(treedef, zeros)
 
 
-def norm(tree: PyTree) -> Float[Array, ""]:
-  """The norm of all leaves together, as `optax.tree.norm` has it. jit."""
-  return optax.tree.norm(stack(tree, groups_of(tree)))
-
-
-def stacked(
+def of_stacks(
   transformation: optax.GradientTransformation, groups: Groups
 ) -> optax.GradientTransformation:
   """Applies to the stacks of updates and parameters; leaves of no group do not change."""

@@ -20,8 +20,7 @@ from jaxtyping import Array, Float, Int
 from rtune.policies.policy import Inputs, Policy
 from rtune.rewards.running import Running
 from rtune.tasks.task import Task
-from rtune.training import stacks
-from rtune.training.optim import trainable
+from rtune.training.optim import Optimizer, trainable
 
 Batch = Mapping[str, Array]
 FEATURES = "features"  # in a batch: what a backbone says of it, where that is kept
@@ -103,7 +102,7 @@ class Making(NamedTuple):
   policy: Policy
   settings: Any
   frozen: Any
-  optimizer: optax.GradientTransformation
+  optimizer: Optimizer
   key: Array
   shardings: Any
   mesh: Mesh
@@ -125,7 +124,7 @@ class Learned(NamedTuple):
 
   answers: bool
   trained: Callable[[Any], Any]
-  init: Callable[[Any, optax.GradientTransformation], State]
+  init: Callable[[Any, Optimizer], State]
   frozen: Callable[[Any, Any], Any]
 
 
@@ -134,7 +133,7 @@ def seen(task: Task, batch: Batch) -> Inputs:
   return batch[FEATURES] if FEATURES in batch else task.inputs(batch)
 
 
-def init_state(params: Any, optimizer: optax.GradientTransformation) -> State:
+def init_state(params: Any, optimizer: Optimizer) -> State:
   """The state at the start of a phase."""
   # Five arrays, not one five times: a donated buffer may stand in a state only once.
   step, *counts = [jnp.zeros((), jnp.int32) for _ in range(5)]
@@ -194,7 +193,7 @@ def accumulate(loss_fn, params, inputs, settings, key, shared: Mapping = {}):
 
 def apply_update(
   state: State,
-  optimizer: optax.GradientTransformation,
+  optimizer: Optimizer,
   grads: Any,
   loss: Array,
   rewarded: Array | bool = True,
@@ -205,10 +204,10 @@ def apply_update(
   Where the state has `norms`, an update is left out as well if the norm of its gradient is more
   than `skip_above` times the running one.
   """
-  grad_norm = stacks.norm(grads)
+  grad_norm = optimizer.norm(grads)
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   # The updates too: finite gradients can overflow in the optimizer, and that would stay.
-  finite = jnp.isfinite(loss + grad_norm + stacks.norm(updates))
+  finite = jnp.isfinite(loss + grad_norm + optimizer.norm(updates))
   usual, norms = _compare(state.norms, grad_norm, finite & rewarded, skip_above)
   applied = finite & rewarded & usual
   params = optax.apply_updates(state.params, updates)

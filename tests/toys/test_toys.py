@@ -26,6 +26,7 @@ from rtune.devices import sharding
 from rtune.policies.policy import Policy
 from rtune.tasks.task import Task
 from rtune.training import losses
+from rtune.training.optim import Optimizer
 from rtune.training.reinforce import reinforce
 from rtune.training.scoring import Scoring, make_scoring
 from rtune.training.update import Making, init_state
@@ -184,7 +185,7 @@ def measured_gradients(toy: Toy, credit: bool = False, **changes) -> Any:
     toy.policy,
     settings_of(toy, **changes),
     frozen={},
-    optimizer=optax.sgd(1.0),
+    optimizer=Optimizer(*optax.sgd(1.0), optax.tree.norm),
     key=jax.random.key(7),
     shardings=None,
     mesh=sharding.make_mesh(),

@@ -23,7 +23,7 @@ from rtune.policies.heads import Normal
 from rtune.policies.policy import Control, Sampled
 from rtune.policies.squashed import tanh_normal
 from rtune.training import actor_critic, critics, replay
-from rtune.training.optim import of_mixed_types
+from rtune.training.optim import Optimizer, of_mixed_types
 from rtune.training.scoring import Scores
 from rtune.training.update import Making
 
@@ -120,7 +120,7 @@ def test_critics_and_actor_find_the_best_choice():
   """A bandit whose best squashed choice is 0.5, whatever is seen."""
   settings = configs.ActorCritic(critic_width=32, critic_lr=3e-3, temperature=0.01)
   first = critics.first(CONTROL, settings, jax.random.key(1))
-  optimizer = of_mixed_types(optax.adam(1e-2))
+  optimizer = Optimizer(*of_mixed_types(optax.adam(1e-2)), optax.tree.norm)
   given = decisions(512, looks_ahead=False)
 
   @jax.jit

@@ -27,7 +27,7 @@ from rtune.report.write import write_report
 from rtune.store import run_files, weights
 from rtune.training import codes, evaluation, loop, open_data, restore, update
 from rtune.training.imitate import imitation
-from rtune.training.optim import of_mixed_types
+from rtune.training.optim import Optimizer, of_mixed_types
 from rtune.training.phases import phase_of
 from rtune.training.setup import metrics_of
 
@@ -36,7 +36,7 @@ SIZE, Find, Squares, toy_config = (
   resolve(f"{TOY}:{name}") for name in ("SIZE", "Find", "Squares", "toy_config")
 )
 CODES = toy_config().task.args["codes"]
-OPTIMIZER = of_mixed_types(optax.adam(1e-2))
+OPTIMIZER = Optimizer(*of_mixed_types(optax.adam(1e-2)), optax.tree.norm)
 
 
 @pytest.fixture(autouse=True)

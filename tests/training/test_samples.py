@@ -21,6 +21,7 @@ from rtune.store import run_files, sample_table
 from rtune.training import loop, restore, setup
 from rtune.training.evaluation import evaluate_phase, predictor
 from rtune.training.open_data import open_source
+from rtune.training.optim import Optimizer
 from rtune.training.phases import phase_of
 from rtune.training.samples import Samples
 from rtune.training.update import POLICY, State
@@ -165,7 +166,7 @@ def opened(folder: pathlib.Path, every: int) -> tuple[Samples, State]:
   log = MetricLog(folder, resume_step=-1, process_index=1)  # of a process that writes none
   samples = Samples(made, folder, log, Clock(), phase_of("mle"), 0, 0)
   params = made.policy.init(jax.random.key(0), setup.first_inputs(made))
-  return samples, POLICY.init(params, optax.sgd(0.1))
+  return samples, POLICY.init(params, Optimizer(*optax.sgd(0.1), optax.tree.norm))
 
 
 @pytest.mark.usefixtures("quick_compiles")

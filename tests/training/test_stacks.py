@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from rtune.training import stacks
 
@@ -45,9 +44,3 @@ def test_kinds_keep_leaves_apart():
   kinds = [place % 2 for place in range(len(jax.tree.leaves(tree)))]
   for group in stacks.groups_of(tree, kinds):
     assert len({kinds[place] for place in group}) == 1
-
-
-def test_the_norm_is_that_of_all_leaves():
-  tree = make_tree()
-  tree.pop("other")
-  np.testing.assert_allclose(stacks.norm(tree), optax.tree.norm(tree), rtol=1e-6)

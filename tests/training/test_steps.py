@@ -16,7 +16,7 @@ from rtune.policies.tokens import tokens
 from rtune.tasks.detection import Detection
 from rtune.training import losses, update
 from rtune.training.imitate import imitation
-from rtune.training.optim import of_mixed_types
+from rtune.training.optim import Optimizer, of_mixed_types
 from rtune.training.reinforce import _join, _split, reinforce
 from rtune.training.scoring import Scores, Scoring
 
@@ -26,6 +26,14 @@ BATCH, SAMPLES = 4, 3
 BASELINES = ("leave_one_out", "paper", "greedy", "batch", "none")
 TASK = Detection(image_size=16, max_boxes=2, levels=9, classes=("cat", "dog"), category_ids=(1, 2))
 PHASE = configs.Reward(fn="rtune.rewards.boxes:recall", batch_size=BATCH, num_samples=SAMPLES)
+
+
+def sgd(rate) -> Optimizer:
+  return Optimizer(*optax.sgd(rate), optax.tree.norm)
+
+
+def adam(rate) -> Optimizer:
+  return Optimizer(*of_mixed_types(optax.adam(rate)), optax.tree.norm)
 
 
 def make_policy(dropout=0.0):
@@ -65,7 +73,7 @@ def untrained(batch):
 @pytest.fixture(scope="module")
 def learned(batch, untrained):
   """What imitation of the batch makes of them, and the metrics of every step."""
-  optimizer = of_mixed_types(optax.adam(1e-2))
+  optimizer = adam(1e-2)
   step, state = imitating(optimizer), fresh(untrained, optimizer)
   seen = []
   for _ in range(60):
@@ -156,7 +164,7 @@ def test_a_lesson_beside_imitation(batch, params):
   extra = configs.Part("rtune.tasks.confidence:expected_iou")
   mistakes = configs.Part("rtune.tasks.mistakes:boxes")
   lesson = {"mistakes": mistakes, "supervised": extra, "supervised_weight": 0.5}
-  optimizer = optax.sgd(1.0)
+  optimizer = sgd(1.0)
   (plain, alone), (taught, both) = (
     imitating(optimizer, **changes)(fresh(params, optimizer), batch) for changes in ({}, lesson)
   )
@@ -169,7 +177,7 @@ def test_a_lesson_beside_imitation(batch, params):
 
 
 def test_accumulated_imitation_is_imitation(batch, params):
-  optimizer = optax.sgd(1.0)
+  optimizer = sgd(1.0)
   (one, whole), (two, parts) = (
     imitating(optimizer, accumulate=n)(fresh(params, optimizer), batch) for n in (1, 2)
   )
@@ -180,7 +188,7 @@ def test_accumulated_imitation_is_imitation(batch, params):
 
 def test_reward_rises(batch, untrained):
   """Paid for tokens 5, the policy learns to say them."""
-  optimizer = of_mixed_types(optax.adam(2e-2))
+  optimizer = adam(2e-2)
   step = tuning(optimizer, paid(lambda actions: jnp.mean(actions == 5, axis=-1)))
   state, seen = fresh(untrained, optimizer), []
   for _ in range(60):
@@ -193,7 +201,7 @@ def test_reward_rises(batch, untrained):
 @pytest.fixture(scope="module")
 def first_steps(batch, params):
   """State and metrics after the first update with each baseline, paid by recall."""
-  optimizer = optax.sgd(1.0)
+  optimizer = sgd(1.0)
   return {
     name: tuning(optimizer, baseline=name)(fresh(params, optimizer), batch) for name in BASELINES
   }
@@ -229,7 +237,7 @@ def test_reward_steps_report(first_steps):
 
 
 def test_the_same_step_twice_is_bitwise_the_same(first_steps, batch, params):
-  optimizer = optax.sgd(1.0)
+  optimizer = sgd(1.0)
   step = tuning(optimizer)
   again = step(fresh(params, optimizer), batch)
   assert_equal(again, first_steps["leave_one_out"])
@@ -238,13 +246,13 @@ def test_the_same_step_twice_is_bitwise_the_same(first_steps, batch, params):
 
 
 def test_accumulated_reward_step_is_the_reward_step(first_steps, batch, params):
-  state, metrics = tuning(optax.sgd(1.0), accumulate=2)(fresh(params, optax.sgd(1.0)), batch)
+  state, metrics = tuning(sgd(1.0), accumulate=2)(fresh(params, sgd(1.0)), batch)
   assert_close(state, first_steps["leave_one_out"][0], 1e-6)
   assert_close(metrics, first_steps["leave_one_out"][1], 1e-5)
 
 
 def test_samples_drawn_in_parts_stay_with_their_images(batch, params):
-  optimizer = optax.sgd(1.0)
+  optimizer = sgd(1.0)
   # Each image is paid apart: were parts joined in another order, the wrong images would learn.
   _, metrics = tuning(optimizer, overlap=2)(fresh(params, optimizer), batch)
   assert metrics["log_prob_gap"] < 1e-4
@@ -253,14 +261,14 @@ def test_samples_drawn_in_parts_stay_with_their_images(batch, params):
 
 
 def test_no_dropout_while_tuning(batch, params):
-  optimizer = optax.sgd(1.0)
+  optimizer = sgd(1.0)
   step = tuning(optimizer, policy=make_policy(dropout=0.5))
   _, metrics = step(fresh(params, optimizer), batch)
   assert metrics["log_prob_gap"] < 1e-4
 
 
 def test_kl_is_zero_at_first_and_then_is_not(batch, params):
-  optimizer = optax.sgd(10.0)
+  optimizer = sgd(10.0)
   reference = jax.tree.map(jnp.array, params)
   step = tuning(optimizer, reference=reference, kl=0.5, entropy=0.1)
   state, first = step(fresh(params, optimizer), batch)
@@ -274,7 +282,7 @@ def test_kl_is_zero_at_first_and_then_is_not(batch, params):
 
 
 def test_extra_loss_is_added(batch, params):
-  optimizer = optax.sgd(1.0)
+  optimizer = sgd(1.0)
   constant = paid(lambda actions: jnp.ones(actions.shape[:2]))
   # The loss is minus the entropy, so this is the mean entropy itself.
   extra = {"supervised": configs.Part("rtune.training.losses:entropy_of_next")}
@@ -285,7 +293,7 @@ def test_extra_loss_is_added(batch, params):
 
 
 def test_equal_rewards_move_nothing(batch, params):
-  optimizer = optax.sgd(1.0)
+  optimizer = sgd(1.0)
   constant = paid(lambda actions: jnp.full(actions.shape[:2], 0.1))
   state, metrics = tuning(optimizer, constant, normalize=True)(fresh(params, optimizer), batch)
   assert_equal(state.params, params)
@@ -299,7 +307,7 @@ def test_an_invalid_reward_counts_and_the_rest_learns(batch, params, value):
     good = jnp.mean(actions, axis=-1)
     return jnp.where(jnp.arange(BATCH * SAMPLES).reshape(good.shape) == 1, broken, good)
 
-  optimizer = optax.sgd(0.1)
+  optimizer = sgd(0.1)
   state, metrics = tuning(optimizer, paid(reward))(fresh(params, optimizer), batch)
   assert metrics["reward/invalid"] == 1
   assert metrics["skipped"] == 0
@@ -309,7 +317,7 @@ def test_an_invalid_reward_counts_and_the_rest_learns(batch, params, value):
 
 
 def test_a_batch_without_a_valid_reward_changes_nothing(batch, params):
-  optimizer = of_mixed_types(optax.adam(1e-2))
+  optimizer = adam(1e-2)
   nothing = paid(lambda actions: jnp.full(actions.shape[:2], jnp.nan))
   step = tuning(optimizer, nothing, entropy=0.1)
   before = fresh(params, optimizer)
@@ -330,7 +338,7 @@ def test_an_invalid_greedy_reward_does_not_cost_the_batch(batch, params):
     good = jnp.mean(actions, axis=-1)
     return jnp.full_like(good, jnp.nan) if actions.shape[1] == 1 else good
 
-  optimizer = optax.sgd(0.1)
+  optimizer = sgd(0.1)
   step = tuning(optimizer, paid(reward), baseline="greedy")
   state, metrics = step(fresh(params, optimizer), batch)
   assert metrics["skipped"] == 0
@@ -346,7 +354,7 @@ def poisoned(params):
 
 
 def test_a_loss_that_is_not_finite_changes_nothing(batch, params):
-  optimizer = of_mixed_types(optax.adam(1e-2))
+  optimizer = adam(1e-2)
   step, bad = imitating(optimizer), poisoned(params)
   before = fresh(bad, optimizer)
   opt_state = jax.tree.map(np.asarray, before.opt_state)
@@ -361,7 +369,7 @@ def test_a_loss_that_is_not_finite_changes_nothing(batch, params):
 
 
 def test_an_update_that_is_not_finite_is_not_applied(batch, params):
-  optimizer = optax.sgd(np.inf)
+  optimizer = sgd(np.inf)
   state, metrics = imitating(optimizer)(fresh(params, optimizer), batch)
   assert np.isfinite(metrics["loss"])
   assert_equal(state.params, params)

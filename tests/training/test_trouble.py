@@ -1,5 +1,6 @@
 """What goes wrong in the middle of a run costs no more than it must, and is told."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -9,7 +10,6 @@ import signal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from PIL import Image
 
@@ -20,10 +20,14 @@ from rtune.display.logs import read_metrics
 from rtune.errors import DataError, NumericError, OutOfMemory, Preempted, RewardError, UsageError
 from rtune.store import run_files
 from rtune.training import evaluation, loop
+from rtune.training.optim import make_optimizer
 from rtune.training.update import apply_update, init_norms, init_state
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
+PLAIN = configs.Optim(
+  name="sgd", lr=1.0, schedule="constant", clip_norm=0.0, b1=0.0, momentum_dtype="float32"
+)
 TOYS = pathlib.Path(__file__).resolve().parents[1] / "toys"
 toy_config = resolve(f"{TOYS / 'test_runs.py'}:toy_config")
 PICTURES = """
@@ -292,8 +296,9 @@ def test_the_batch_of_an_update_that_was_not_finite_is_named(tmp_path, capsys):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_gradient_that_is_not_finite_changes_nothing(value):
-  optimizer = optax.sgd(1.0, momentum=0.9)
-  before = init_state({"w": jnp.zeros(3)}, optimizer)
+  params = {"w": jnp.zeros(3)}
+  optimizer, _ = make_optimizer(dataclasses.replace(PLAIN, b1=0.9), 100, params)  # with momentum
+  before = init_state(params, optimizer)
   grads = {"w": jnp.array([1.0, value, 1.0])}
   state, metrics = apply_update(before, optimizer, grads, jnp.zeros(()))
   assert int(metrics["skipped"]) == 1
@@ -303,7 +308,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(value):
 
 def test_an_update_far_above_the_usual_norm_is_left_out():
   params = {"w": jnp.zeros(3)}
-  optimizer = optax.sgd(1.0)
+  optimizer, _ = make_optimizer(PLAIN, 100, params)
   state = init_state(params, optimizer)._replace(norms=init_norms())
   ones = {"w": jnp.ones(3)}
   for _ in range(30):
