@@ -49,3 +49,15 @@ def test_cudnn_is_as_near_to_float32_as_xla(queries, keys, heads, width, causal,
   )
   assert max(cudnn) < 1e-2
   assert max(cudnn) < 3 * max(xla) + 1e-3
+
+
+@pytest.mark.parametrize("queries", [1, 2, 8])
+def test_cudnn_takes_the_few_queries_of_a_step_of_decoding(queries, exact):
+  rng = np.random.default_rng(0)
+  shapes = [(4, number, 8, 64) for number in (queries, 1600, 1600)]
+  given = [jnp.asarray(rng.normal(size=shape), jnp.bfloat16) for shape in shapes]
+  want = jax.jit(lambda *x: attention.fused(*x, implementation="xla"))(
+    *(part.astype(jnp.float32) for part in given)
+  )
+  found = jax.jit(attention.fused)(*given).astype(jnp.float32)
+  assert np.linalg.norm(found - want) < 1e-2 * np.linalg.norm(want)
