@@ -9,7 +9,7 @@ comparable with lr * weight_decay elsewhere). Parameters go by names such as 'en
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -65,11 +65,7 @@ def make_optimizer(
   def factor(step: int | Int[Array, ""]) -> np.floating | Float[Array, ""]:
     return schedule_factor(config, total_steps, step)
 
-  decays = _map_names(lambda name: bool(re.fullmatch(config.weight_decay_pattern, name)), params)
-  kinds = list(zip(*map(jax.tree.leaves, (_multipliers(config, params), decays)), strict=True))
-  together = stacks.groups_of(params, kinds) if stacked else [[i] for i in range(len(kinds))]
-  groups = [group for group in together if kinds[group[0]][0] > 0]
-  factors, decayed = zip(*(kinds[group[0]] for group in groups), strict=True)
+  groups, factors, decayed = zip(*_alike(config, params, stacked), strict=True)
   chain = optax.chain(
     optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
     of_mixed_types(_scale_gradients(config)),
@@ -86,6 +82,19 @@ def make_optimizer(
     return optax.tree.norm(stacks.stack(tree, groups))
 
   return Optimizer(init, update, norm), lambda step: config.lr * factor(step)
+
+
+def _alike(
+  config: Optim, params: PyTree, stacked: bool
+) -> Iterator[tuple[Sequence[int], float, bool]]:
+  """Places of parameters that are updated together, their multiplier, and whether they decay."""
+  decays = _map_names(lambda name: bool(re.fullmatch(config.weight_decay_pattern, name)), params)
+  kinds = list(zip(*map(jax.tree.leaves, (_multipliers(config, params), decays)), strict=True))
+  groups = stacks.groups_of(params, kinds) if stacked else [[place] for place in range(len(kinds))]
+  for group in groups:
+    multiplier, decayed = kinds[group[0]]
+    if multiplier > 0:
+      yield group, multiplier, decayed
 
 
 def trainable(config: Optim, params: PyTree) -> PyTree[bool]:
