@@ -47,7 +47,11 @@ def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
 
 
 def param_shardings(
-  mesh: Mesh | AbstractMesh, tree: PyTree, strategy: str = "replicate", min_size: int = 2**20
+  mesh: Mesh | AbstractMesh,
+  tree: PyTree,
+  strategy: str = "replicate",
+  min_size: int = 2**20,
+  stacked: bool = False,
 ) -> PyTree[NamedSharding]:
   """Where each leaf of `tree` lives: parameters, optimizer state or a whole training state.
 
@@ -59,19 +63,20 @@ def param_shardings(
     tree: arrays or their shapes (`jax.eval_shape`).
     strategy: "replicate", or "fsdp": the largest dimension that the axis divides is split.
     min_size: leaves of fewer elements are replicated; to gather them costs more than it saves.
+    stacked: leaves are stacks [N, ...] of what has such a place; nothing is sent to stack it.
   """
   if strategy not in STRATEGIES:
     raise UsageError(f"strategy must be one of {', '.join(STRATEGIES)}; it is {strategy!r}")
   axis = "fsdp" if mesh.shape["fsdp"] > 1 else "data"
-  parts = mesh.shape[axis]
+  parts, first = mesh.shape[axis], 1 if stacked else 0
 
   def place(leaf) -> NamedSharding:
-    shape = np.shape(leaf)
+    shape = np.shape(leaf)[first:]
     fits = [d for d, size in enumerate(shape) if size and size % parts == 0]
     if strategy == "replicate" or parts == 1 or np.prod(shape) < min_size or not fits:
       return replicated(mesh)
     split = max(fits, key=lambda d: shape[d])
-    return NamedSharding(mesh, PartitionSpec(*[None] * split, axis))
+    return NamedSharding(mesh, PartitionSpec(*[None] * (first + split), axis))
 
   return jax.tree.map(place, tree)
 

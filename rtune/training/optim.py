@@ -41,7 +41,7 @@ class Optimizer(NamedTuple):
 
 
 def make_optimizer(
-  config: Optim, total_steps: int, params: PyTree, key: str = "optim", stacked: bool = True
+  config: Optim, total_steps: int, params: PyTree, key: str = "optim"
 ) -> tuple[Optimizer, Schedule]:
   """Build the update rule of one phase.
 
@@ -49,12 +49,10 @@ def make_optimizer(
     config: the settings; `key` is what error messages call them.
     total_steps: updates in the phase; the schedule ends there.
     params: the parameters, or their shapes; only names and shapes are read.
-    stacked: parameters of one shape are updated together. Not where they are split over devices,
-      which would send each other what lies together then.
 
   Returns:
-    The optimizer, whose state is all arrays, and the learning rate by step for logging, where an
-    int gives a numpy scalar without using a device.
+    The optimizer, whose state is arrays, stacks of what belongs to parameters, and the learning
+    rate by step for logging, where an int gives a numpy scalar without using a device.
 
   Raises:
     UsageError: a field is out of range, a pattern matches no parameter, or none is trained.
@@ -65,7 +63,7 @@ def make_optimizer(
   def factor(step: int | Int[Array, ""]) -> np.floating | Float[Array, ""]:
     return schedule_factor(config, total_steps, step)
 
-  groups, factors, decayed = zip(*_alike(config, params, stacked), strict=True)
+  groups, factors, decayed = zip(*_alike(config, params), strict=True)
   chain = optax.chain(
     optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
     of_mixed_types(_scale_gradients(config)),
@@ -84,14 +82,11 @@ def make_optimizer(
   return Optimizer(init, update, norm), lambda step: config.lr * factor(step)
 
 
-def _alike(
-  config: Optim, params: PyTree, stacked: bool
-) -> Iterator[tuple[Sequence[int], float, bool]]:
+def _alike(config: Optim, params: PyTree) -> Iterator[tuple[Sequence[int], float, bool]]:
   """Places of parameters that are updated together, their multiplier, and whether they decay."""
   decays = _map_names(lambda name: bool(re.fullmatch(config.weight_decay_pattern, name)), params)
   kinds = list(zip(*map(jax.tree.leaves, (_multipliers(config, params), decays)), strict=True))
-  groups = stacks.groups_of(params, kinds) if stacked else [[place] for place in range(len(kinds))]
-  for group in groups:
+  for group in stacks.groups_of(params, kinds):
     multiplier, decayed = kinds[group[0]]
     if multiplier > 0:
       yield group, multiplier, decayed

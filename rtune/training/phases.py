@@ -167,11 +167,7 @@ def assemble(
   """
   settings, learns = getattr(config, phase.name), phase.learns
   optimizer, learning_rate = make_optimizer(
-    settings.optim,
-    settings.steps,
-    learns.trained(params),
-    f"{phase.name}.optim",
-    stacked=not config.shard_parameters,
+    settings.optim, settings.steps, learns.trained(params), f"{phase.name}.optim"
   )
 
   running = running_of(settings, task)
@@ -191,7 +187,8 @@ def assemble(
 
   shapes = jax.eval_shape(init, params)
   strategy = "fsdp" if config.shard_parameters else "replicate"
-  shardings = sharding.param_shardings(mesh, shapes, strategy)
+  stacks = sharding.param_shardings(mesh, shapes.opt_state, strategy, stacked=True)
+  shardings = sharding.param_shardings(mesh, shapes, strategy)._replace(opt_state=stacks)
   # Kept alive for as long as the phase, so only where it is read.
   needs = losses.needed(losses.extra_losses(settings)) if learns.answers else ()
   reference = params if "reference" in needs else None

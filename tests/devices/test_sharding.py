@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from rtune.devices import processes, sharding
 from rtune.errors import UsageError
@@ -46,11 +47,11 @@ def train(mesh, strategy, local_batch):
     Optim(lr=0.01, weight_decay=0.01, momentum_dtype="float32"), STEPS, params
   )
 
-  def place(tree):
-    return sharding.param_shardings(mesh, tree, strategy, min_size=1024)
+  def place(tree, stacked=False):
+    return sharding.param_shardings(mesh, tree, strategy, min_size=1024, stacked=stacked)
 
   params = jax.device_put(params, place(params))
-  homes = place(jax.eval_shape(optimizer.init, params))
+  homes = place(jax.eval_shape(optimizer.init, params), stacked=True)
   state = jax.jit(optimizer.init, out_shardings=homes)(params)
 
   def update(params, state, batch):
@@ -204,6 +205,21 @@ def test_parameters_and_optimizer_state_are_split_alike(four):
     assert state[(1, INPUTS, OUTPUTS)] == (1, *shard)  # momentum
     assert state[(1, INPUTS)] == (1, INPUTS)  # factored second moment: small, so whole
     assert state[(1, OUTPUTS)] == (1, OUTPUTS)
+
+
+def test_a_stack_is_split_as_what_it_holds():
+  mesh = jax.sharding.AbstractMesh((4, 1), ("data", "fsdp"))
+  leaves = {"small": (32, 16), "large": (32, 64), "bias": (64,), "count": ()}
+  shapes = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in leaves.items()}
+  stacks = {
+    name: jax.ShapeDtypeStruct((8 * 64, *shape) if shape else (), np.float32)
+    for name, shape in leaves.items()
+  }
+  alone = sharding.param_shardings(mesh, shapes, "fsdp", min_size=1024)
+  found = sharding.param_shardings(mesh, stacks, "fsdp", min_size=1024, stacked=True)
+  assert alone["large"].spec == P(None, "data") and found["large"].spec == P(None, None, "data")
+  for name in ("small", "bias", "count"):
+    assert alone[name].spec == found[name].spec == P()
 
 
 def test_rows_are_split_over_both_axes(four):

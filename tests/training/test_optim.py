@@ -220,26 +220,11 @@ def test_parameters_of_one_shape_are_updated_as_if_each_were_alone(name):
     assert not np.allclose(together[own], params[own], atol=1e-3)
 
 
-@pytest.mark.parametrize("stacked", [True, False])
-def test_the_norm_is_that_of_all_that_are_trained(stacked):
+def test_the_norm_is_that_of_all_that_are_trained():
   config = Optim(lr_multipliers=(("encoder/.*", 0.0),))
-  optimizer, _ = make_optimizer(config, STEPS, make_params(), stacked=stacked)
+  optimizer, _ = make_optimizer(config, STEPS, make_params())
   want = optax.tree.norm(make_grads(1)["decoder"])
   np.testing.assert_allclose(optimizer.norm(make_grads(1)), want, rtol=1e-6)
-
-
-def test_alone_or_in_stacks_is_the_same():
-  config = dataclasses.replace(CAPPED, weight_decay=0.02, clip_norm=1.0)
-  params = {name: make_params(seed) for seed, name in enumerate(("first", "second"))}
-  grads = {name: make_params(100 + seed) for seed, name in enumerate(params)}
-  found, sizes = [], []
-  for stacked in (True, False):
-    optimizer, _ = make_optimizer(config, STEPS, params, stacked=stacked)
-    updates, state = optimizer.update(grads, optimizer.init(params), params)
-    found.append(updates)
-    sizes.append(len(jax.tree.leaves(state)))
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), *found)
-  assert sizes[0] < sizes[1]
 
 
 def test_clipping_leaves_frozen_gradients_out_of_the_norm():
