@@ -11,25 +11,31 @@ Dimension key:
   Y, X: rows and columns of the smallest blocks of credit
 """
 
-import argparse
+import inspect
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rtune import commands
 from rtune.config.names import build_part, resolve
 from rtune.data import loader
+from rtune.errors import UsageError
 from rtune.predictions.images import Picture
 from rtune.training import restore
 
 BLOCK, WINDOWS = 4, (4, 12, 28, 0)  # in pixels; 0 is the whole picture
 PAIRS = (8, 32)
+POLICY = "rtune.policies.gaussian:gaussian"
 
 
 def pictures_of(workdir, number):
   """Restored pictures and their originals, [N, H, W, C] each, as imitation leaves them."""
   run = restore.restore(workdir)
   _, params = restore.load_params(run, "mle")
+  if run.config.policy.fn != POLICY:
+    raise UsageError(f"{workdir} has the policy {run.config.policy.fn}; this is about {POLICY}.")
   source = build_part(run.config.data.train, "data.train")
   batches = loader.train_batches(
     source, run.task.example, batch_size=number, seed=3, num_threads=1, prefetch=0
@@ -66,15 +72,29 @@ def cosine(a, b):
   return float(np.vdot(a, b) / np.linalg.norm(a) / np.linalg.norm(b))
 
 
-def main():
-  parser = argparse.ArgumentParser(description="cosine of estimated and exact gradients")
-  parser.add_argument("workdir")
-  parser.add_argument("reward", nargs="?", default="rtune.rewards.structure:ssim")
-  parser.add_argument("--pictures", type=int, default=4)
-  parser.add_argument("--pairs", type=int, default=1536)
-  parser.add_argument("--scale", type=float, default=0.003)
-  flags = parser.parse_args()
+def main(args):
+  """The command; returns its exit code."""
+  parser = commands.Parser(
+    "gradient_of_samples",
+    "The cosine of estimated and exact gradients.",
+    "python examples/gradient_of_samples.py runs/denoising rtune.rewards.structure:ssim",
+  )
+  add = parser.add_argument
+  add("workdir")
+  add("reward", nargs="?", default="rtune.rewards.structure:ssim")
+  add("--pictures", type=commands.positive, default=4)
+  add("--pairs", type=commands.positive, default=1536, help=f"of samples; at least {max(PAIRS)}")
+  add("--scale", type=float, default=0.003, help="of the noise, above 0")
+  return commands.guarded(lambda: compare(parser.parse_args(args)))
+
+
+def compare(flags):
+  """Prints a line a window."""
+  if flags.pairs < max(PAIRS) or not flags.scale > 0:
+    raise UsageError(f"--pairs is at least {max(PAIRS)}, --scale above 0.")
   reward = resolve(flags.reward)
+  if "grid" not in inspect.signature(reward).parameters:
+    raise UsageError(f"{flags.reward} gives no credit by place; it has no argument `grid`.")
   exact, found = [], {window: [] for window in WINDOWS}
   made, clean = pictures_of(flags.workdir, flags.pictures)
   for number, (made_HWC, clean_HWC) in enumerate(zip(made, clean, strict=True)):
@@ -97,4 +117,4 @@ def main():
 
 
 if __name__ == "__main__":
-  main()
+  sys.exit(main(sys.argv[1:]))

@@ -57,9 +57,9 @@ def of_stacks(
   def init(params):
     return transformation.init(stack(params, groups))
 
-  def update(updates, state, params=None):
-    given = None if params is None else stack(params, groups)
-    changed, state = transformation.update(stack(updates, groups), state, given)
+  def update(updates, state, params):
+    given = stack(updates, groups), state, stack(params, groups)
+    changed, state = transformation.update(*given)
     return unstack(changed, groups, updates), state
 
   return optax.GradientTransformation(init, update)
